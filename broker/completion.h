@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* completion.h - from an end to a completion slot, and waking the client that sleeps on it. */
+#ifndef BROKER_COMPLETION_H
+#define BROKER_COMPLETION_H
+
+#include "broker/job.h"
+
+/* Posts the one terminal status of a job and unlinks it from its lane; the job itself stays. Nothing where its client
+ * is gone. With INF_OK the client holds the output block from now on. */
+void completion_post(struct broker *broker, struct job *job, enum inf_status status);
+
+/* Posts a status for a submission that never became a job. */
+void completion_answer(struct broker *broker, struct lane *lane, uint64_t tag, uint32_t rows, enum inf_status status,
+		       uint32_t retry_after_us);
+
+/* After all completions of a turn: moves the futex words, one fence, then wakes the lanes that sleep. */
+void completion_announce(struct broker *broker);
+
+#endif /* BROKER_COMPLETION_H */

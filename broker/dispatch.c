@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * dispatch.c - batches into dispatch regions. Hot file.
+ *
+ * An instance has at most two batches: one that runs and one that waits ready behind it, so that it never waits for us.
+ * The one behind is only made when it is full: until the instance is free, a smaller one is better left growing.
+ */
+#include "broker/dispatch.h"
+#include "broker/output.h"
+#include "broker/policy/batch.h"
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+struct instance *dispatch_free_instance(struct broker *broker, bool *ret_full)
+{
+	struct executor *executor = &broker->executor;
+	struct instance *behind = NULL;
+
+	if (executor->state != EXECUTOR_READY)
+		return NULL;
+	for (uint32_t i = 0; i < executor->n_instances; i++) {
+		struct instance *instance = &executor->instances[i];
+
+		if (instance->tail == instance->head) {
+			*ret_full = false;
+			return instance;
+		}
+		if (instance->tail - instance->head == 1 && !behind)
+			behind = instance;
+	}
+	*ret_full = true;
+	return behind;
+}
+
+struct model *dispatch_pick_model(struct broker *broker, bool full)
+{
+	for (uint32_t i = 0; i < MODELS_MAX; i++) {
+		uint32_t at = (broker->model_turn + i) % MODELS_MAX;
+		struct model *model = broker->models[at];
+
+		if (!model || !model->loaded || queue_is_empty(&model->queue))
+			continue;
+		if (full && model->queue.rows < model->batch_best)
+			continue;
+		broker->model_turn = at + 1;
+		return model;
+	}
+	return NULL;
+}
+
+static void write_entry(struct inf_batch_entry *entry, const struct job *job, const struct queue_part *part,
+			uint32_t ext_idx)
+{
+	const struct output *output = &job->session->outputs[job->out_idx];
+
+	*entry = (struct inf_batch_entry){
+		.session = job->session->id,
+		.flags = job->ext >= 0 ? INF_ENTRY_EXT : 0,
+		.in_offset = job->in_offset,
+		.in_region = job->in_region,
+		.rows_total = job->rows,
+		.first_row = part->first,
+		.n_rows = part->rows,
+		.out_region = output->pool->region,
+		.ext_idx = ext_idx,
+		.out_offset = output_offset(output),
+		.out_length = output_bytes(output),
+	};
+}
+
+static void wake(struct instance *instance, struct inf_batch_slot *slot)
+{
+	/* The batch's sequence before our look at `parked`; pairs with the instance's fence between the two. */
+	inf_fence(INF_FENCE_FRONT_DISPATCH);
+	if (inf_load32(&instance->done->parked.v))
+		/* The low half of the little-endian sequence is the futex. */
+		syscall(SYS_futex, (uint32_t *)(void *)&slot->seq, FUTEX_WAKE, 1, NULL, NULL, 0);
+}
+
+uint32_t dispatch_batch(struct broker *broker, struct instance *instance, struct model *model,
+			const struct queue_part *parts, uint32_t n_parts)
+{
+	uint32_t at = (uint32_t)(instance->tail % INF_BATCHES), n_ext = 0, n_rows = 0, n = 0;
+	struct inf_batch_slot *slot = &instance->dispatch->slots[at];
+	struct batch *batch = &instance->batches[at];
+
+	for (; n < n_parts; n++) {
+		struct job *job = (struct job *)parts[n].item;
+
+		if (job->ext >= 0) {
+			uint32_t n_inputs = model->signature.n_inputs;
+
+			if (n_ext + n_inputs > INF_EXT_PER_BATCH)
+				break;
+			for (uint32_t k = 0; k < n_inputs; k++)
+				instance->dispatch->ext[at][n_ext + k] = broker->ext_blocks[job->ext].tensors[k];
+		}
+		write_entry(&instance->dispatch->entries[at][n], job, &parts[n], n_ext);
+		n_ext += job->ext >= 0 ? model->signature.n_inputs : 0;
+		n_rows += parts[n].rows;
+		job->rows_running += parts[n].rows;
+		job->dispatched_ns = broker->now_ns;
+		job->executed = true;
+		batch->parts[n] = parts[n];
+	}
+	batch->model = model;
+	batch->n_parts = n;
+	batch->n_rows = n_rows;
+	batch->dispatched_ns = broker->now_ns;
+	batch->predicted_ns = batch_time_ns(model->time_ns, n_rows);
+	model->rows_running += n_rows;
+	broker->n_running++;
+
+	slot->batch = instance->tail;
+	slot->model = model->id;
+	slot->n_entries = n;
+	slot->n_rows = n_rows;
+	slot->n_ext = n_ext;
+	/* Release: pairs with the instance's acquire, it sees the entries. */
+	inf_store64_release(&slot->seq, instance->tail + 1);
+	instance->tail++;
+	wake(instance, slot);
+	return n;
+}

@@ -1,0 +1,451 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * stats.c - the statistics files, mapped: whoever counts stores into them in place.
+ *
+ * - A file is made under another name, filled, and renamed over the old one: a reader sees an old
+ *   file or a whole new one. Its blocks are allocated before it is mapped: a full disk gives an
+ *   error here, not SIGBUS later.
+ * - A user's file stays the broker's own, mode 0600; the user may read it by an ACL entry. It is
+ *   not given to the user: an owner may truncate, and the front would die of its next store. Where
+ *   the file system has no ACLs, only the broker's own user (and root) reads it.
+ * - Nothing here may fail a session or the broker: what cannot have a file counts in private
+ *   memory.
+ */
+#define _GNU_SOURCE 1
+#include "broker/stats.h"
+#include "broker/config.h"
+#include "broker/listener.h"
+#include "broker/log.h"
+#include "broker/loop.h"
+#include "broker/quota.h"
+#include "shm/atomics.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inf/version.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#define STATS_PATH_BYTES 160
+#define NO_UID		 UINT32_MAX
+/* Sessions whose figures are copied at each park; where there are more, at most every
+ * SESSIONS_EVERY_NS. */
+#define SESSIONS_CHEAP	  16u
+#define SESSIONS_EVERY_NS 100000000u
+
+/* A user with sessions. */
+struct account {
+	struct account *next;
+	uint32_t uid;
+	uint32_t n_sessions;
+	bool mapped; /* else calloc()ed */
+	struct inf_stats_user *file;
+};
+
+static struct {
+	struct account *accounts;
+	bool mapped;
+	uint32_t n_entries; /* of models, in use or used once: the others are not touched */
+	uint64_t start_ticks;
+	uint64_t sessions_ns;	       /* last copy of sessions' figures */
+	struct inf_stats_session sink; /* for sessions without an entry: written, never read */
+} stats;
+
+/* "" where the socket has no name in the file system. */
+static void path_make(char path[STATS_PATH_BYTES], uint32_t uid)
+{
+	const char *socket = listener_path();
+
+	if (socket[0] == '\0' || socket[0] == '@')
+		path[0] = '\0';
+	else if (uid == NO_UID)
+		snprintf(path, STATS_PATH_BYTES, "%s.stats", socket);
+	else
+		snprintf(path, STATS_PATH_BYTES, "%s.stats.%" PRIu32, socket, uid);
+}
+
+/* Lets one more user read: an ACL in the kernel's own format (acl(5), posix_acl_xattr.h). */
+static int file_share(int fd, uint32_t uid)
+{
+	const struct {
+		uint32_t version;
+		struct {
+			uint16_t tag, rights;
+			uint32_t id;
+		} entries[5];
+	} acl = { 2,
+		  { { 0x01, 6, UINT32_MAX },	 /* owner: rw */
+		    { 0x02, 4, uid },		 /* this user: r */
+		    { 0x04, 0, UINT32_MAX },	 /* group */
+		    { 0x10, 4, UINT32_MAX },	 /* mask: r */
+		    { 0x20, 0, UINT32_MAX } } }; /* others */
+
+	if (uid == geteuid())
+		return 0;
+	return fsetxattr(fd, "system.posix_acl_access", &acl, sizeof(acl), 0) < 0 ? -errno : 0;
+}
+
+/* A new file in place of whatever has that name. 0, or -errno with nothing left behind. */
+static int file_make(const char *path, uint32_t uid, size_t n_bytes, void **ret_map)
+{
+	char temporary[STATS_PATH_BYTES + 16];
+	void *map = MAP_FAILED;
+	int fd, r;
+
+	if (path[0] == '\0')
+		return -EDESTADDRREQ;
+	snprintf(temporary, sizeof(temporary), "%s.tmp.%d", path, (int)getpid());
+	unlink(temporary);
+	fd = open(temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return -errno;
+	r = -posix_fallocate(fd, 0, (off_t)n_bytes);
+	if (r == 0)
+		map = mmap(NULL, n_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
+	if (r == 0 && map == MAP_FAILED)
+		r = -errno;
+	if (r == 0 && uid == NO_UID && fchmod(fd, 0644) < 0)
+		r = -errno;
+	if (r == 0 && uid != NO_UID)
+		(void)file_share(fd, uid); /* without ACLs it stays private */
+	if (r == 0 && rename(temporary, path) < 0)
+		r = -errno;
+	close(fd);
+	if (r < 0) {
+		unlink(temporary);
+		if (map != MAP_FAILED)
+			munmap(map, n_bytes);
+		return r;
+	}
+	*ret_map = map;
+	return 0;
+}
+
+/* A file, else private memory (one log line says why). NULL when out of memory. */
+static void *counters_make(uint32_t uid, size_t n_bytes, bool *ret_mapped)
+{
+	char path[STATS_PATH_BYTES];
+	void *counters = NULL;
+	int r;
+
+	path_make(path, uid);
+	r = file_make(path, uid, n_bytes, &counters);
+	*ret_mapped = r == 0;
+	if (r == 0)
+		return counters;
+	log_line("no statistics file %s: %s; shmctl cannot show %s",
+		 path[0] ? path : "(the socket has no path)", strerror(-r),
+		 uid == NO_UID ? "this broker" : "this user's sessions");
+	return calloc(1, n_bytes);
+}
+
+static void counters_free(void *counters, uint32_t uid, size_t n_bytes, bool mapped)
+{
+	char path[STATS_PATH_BYTES];
+
+	if (!counters)
+		return;
+	if (!mapped) {
+		free(counters);
+		return;
+	}
+	path_make(path, uid);
+	unlink(path);
+	munmap(counters, n_bytes);
+}
+
+/* Field 22 of /proc/self/stat; field 2 is a name in parentheses that may hold anything. */
+static uint64_t start_ticks_read(void)
+{
+	char text[1024];
+	const char *at;
+	ssize_t n;
+	int fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return 0;
+	n = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	if (n <= 0)
+		return 0;
+	text[n] = '\0';
+	at = strrchr(text, ')');
+	for (int field = 2; at && field < 22; field++)
+		at = strchr(at + 1, ' ');
+	return at ? strtoull(at, NULL, 10) : 0;
+}
+
+/* The magic goes last: a file that has it has the rest. */
+static void head_fill(struct inf_stats_head *head, const struct broker *broker, uint32_t uid,
+		      size_t n_bytes)
+{
+	head->version = INF_STATS_VERSION;
+	head->bytes = (uint32_t)n_bytes;
+	head->pid = (uint32_t)getpid();
+	head->uid = uid;
+	head->start_ns = broker->epoch;
+	head->start_ticks = stats.start_ticks;
+	head->beat_ns = broker->now_ns;
+	inf_store64_release(&head->magic, INF_STATS_MAGIC); /* pairs with shmctl's acquire */
+}
+
+static void limits_fill(struct inf_stats_public *public, const struct config *config)
+{
+	unsigned int n = 0;
+
+#define FILL(name_, value, unit, text)                                                  \
+	snprintf(public->limits[n].name, sizeof(public->limits[n].name), "%s", #name_); \
+	public->limits[n++].limit = config->name_;
+	CONFIG_LIMITS(FILL)
+#undef FILL
+#define COUNT(name_, value, unit, text) +1
+	_Static_assert(0 CONFIG_LIMITS(COUNT) < INF_STATS_LIMITS,
+		       "one more than the limits, for the end");
+#undef COUNT
+}
+
+static void limit_use(struct inf_stats_public *public, unsigned int idx, uint64_t used)
+{
+	inf_store64(&public->limits[idx].used, used);
+}
+
+enum limit_idx {
+#define INDEX(name_, value, unit, text) LIMIT_##name_,
+	CONFIG_LIMITS(INDEX)
+#undef INDEX
+};
+
+int stats_open(struct broker *broker)
+{
+	struct inf_stats_public *public;
+
+	stats.start_ticks = start_ticks_read();
+	public = counters_make(NO_UID, sizeof(*public), &stats.mapped);
+	if (!public)
+		return -ENOMEM;
+	snprintf(public->version_text, sizeof(public->version_text), "%s", INF_VERSION_STRING);
+	snprintf(public->loop, sizeof(public->loop), "%s", loop_name(broker->loop));
+	snprintf(public->socket_path, sizeof(public->socket_path), "%s", listener_path());
+	snprintf(public->models_path, sizeof(public->models_path), "%s",
+		 broker->config->models_path ? broker->config->models_path : "");
+	limits_fill(public, broker->config);
+	broker->stats = public;
+	stats_refresh(broker);
+	head_fill(&public->head, broker, geteuid(), sizeof(*public));
+	return 0;
+}
+
+static void account_free(struct account *account)
+{
+	counters_free(account->file, account->uid, sizeof(*account->file), account->mapped);
+	free(account);
+}
+
+void stats_close(struct broker *broker)
+{
+	while (stats.accounts) {
+		struct account *account = stats.accounts;
+
+		stats.accounts = account->next;
+		account_free(account);
+	}
+	counters_free(broker->stats, NO_UID, sizeof(*broker->stats), stats.mapped);
+	broker->stats = NULL;
+}
+
+static struct account *account_find(uint32_t uid)
+{
+	struct account *account = stats.accounts;
+
+	while (account && account->uid != uid)
+		account = account->next;
+	return account;
+}
+
+static struct account *account_get(const struct broker *broker, uint32_t uid)
+{
+	struct account *account = account_find(uid);
+
+	if (account)
+		return account;
+	account = calloc(1, sizeof(*account));
+	if (!account)
+		return NULL;
+	account->uid = uid;
+	account->file = counters_make(uid, sizeof(*account->file), &account->mapped);
+	if (!account->file) {
+		free(account);
+		return NULL;
+	}
+	head_fill(&account->file->head, broker, uid, sizeof(*account->file));
+	account->next = stats.accounts;
+	stats.accounts = account;
+	return account;
+}
+
+static void account_put(struct account *account)
+{
+	struct account **link = &stats.accounts;
+
+	inf_store64(&account->file->n_sessions, --account->n_sessions);
+	if (account->n_sessions > 0)
+		return;
+	while (*link != account)
+		link = &(*link)->next;
+	*link = account->next;
+	account_free(account);
+}
+
+static struct inf_stats_session *entry_take(struct account *account)
+{
+	for (uint32_t i = 0; i < INF_STATS_SESSIONS; i++)
+		if (!account->file->sessions[i].used)
+			return &account->file->sessions[i];
+	return NULL;
+}
+
+static bool entry_is_in(const struct inf_stats_session *entry, const struct account *account)
+{
+	return entry >= account->file->sessions &&
+	       entry < account->file->sessions + INF_STATS_SESSIONS;
+}
+
+struct inf_stats_session *stats_session_add(struct broker *broker, const struct session *session)
+{
+	struct account *account = account_get(broker, session->uid);
+	struct inf_stats_session *entry = account ? entry_take(account) : NULL;
+
+	if (!entry)
+		return &stats.sink;
+	memset(entry, 0, sizeof(*entry));
+	entry->id = session->id;
+	entry->uid = session->uid;
+	entry->pid = (uint32_t)session->pid;
+	memcpy(entry->name, session->name, sizeof(entry->name) - 1);
+	entry->connected_ns = broker->now_ns;
+	inf_store32_release(&entry->used, 1); /* pairs with shmctl's acquire: the rest is there */
+	inf_store64(&account->file->n_sessions, ++account->n_sessions);
+	return entry;
+}
+
+void stats_session_del(struct broker *broker, struct session *session)
+{
+	struct inf_stats_session *entry = session->stats;
+	struct account *account = account_find(session->uid);
+
+	(void)broker;
+	session->stats = &stats.sink; /* what a zombie still counts goes nowhere */
+	if (!entry || !account || !entry_is_in(entry, account))
+		return;
+	inf_store32(&entry->used, 0);
+	account_put(account);
+}
+
+static void session_copy(const struct session *session)
+{
+	struct inf_stats_session *entry = session->stats;
+	uint64_t request_bytes = 0, output_bytes = 0;
+
+	for (uint32_t i = 0; i < INF_REGIONS; i++) {
+		const struct region *region = &session->regions[i];
+
+		if (region->state == REGION_UNUSED)
+			continue;
+		if (region->kind == INF_REGION_OUTPUT)
+			output_bytes += region->bytes;
+		else
+			request_bytes += region->bytes;
+	}
+	inf_store64(&entry->n_lanes, session->n_lanes);
+	inf_store64(&entry->in_flight, session->n_jobs);
+	inf_store64(&entry->held_outputs, session->n_posted);
+	inf_store64(&entry->request_bytes, request_bytes);
+	inf_store64(&entry->output_bytes, output_bytes);
+}
+
+/* A thousand idle sessions at every park would cost more than the requests: then it is done ten
+ * times a second. */
+static void sessions_copy(struct broker *broker)
+{
+	uint32_t n_left = broker->n_sessions;
+
+	if (n_left > SESSIONS_CHEAP && broker->now_ns - stats.sessions_ns < SESSIONS_EVERY_NS)
+		return;
+	stats.sessions_ns = broker->now_ns;
+	for (uint64_t i = 0; i < broker->config->sessions_max && n_left > 0; i++) {
+		const struct session *session = broker->sessions[i];
+
+		if (!session)
+			continue;
+		n_left--;
+		if (session->stats && session->stats != &stats.sink)
+			session_copy(session);
+	}
+}
+
+static void model_copy(struct inf_stats_model *entry, const struct model *model)
+{
+	if (memcmp(entry->name, model->name, sizeof(entry->name)) != 0)
+		memcpy(entry->name, model->name, sizeof(entry->name));
+	inf_store32(&entry->model_version, model->version);
+	inf_store32(&entry->state, model->state);
+	inf_store32(&entry->batch_max, model->signature.batch_max);
+	inf_store32(&entry->batch_best, model->batch_best);
+	for (unsigned int i = 0; i < INF_CTL_BUCKETS; i++)
+		inf_store64(&entry->time_ns[i], model->time_ns[i]);
+	inf_store64(&entry->queued, model->queue.rows);
+	inf_store64(&entry->in_flight, model->rows_running);
+}
+
+static uint32_t models_copy(struct broker *broker)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < MODELS_MAX; i++) {
+		const struct model *model = broker->models[i];
+		struct inf_stats_model *entry = &broker->stats->models[i];
+
+		if (model && model->state) {
+			model_copy(entry, model);
+			n++;
+			if (stats.n_entries <= i)
+				stats.n_entries = i + 1;
+		} else if (i < stats.n_entries && entry->name[0]) {
+			memset(entry, 0, sizeof(*entry));
+		}
+	}
+	return n;
+}
+
+static void executor_copy(struct inf_stats_public *public, const struct executor *executor)
+{
+	inf_store32(&public->executor_pid, executor->pid > 0 ? (uint32_t)executor->pid : 0);
+	inf_store32(&public->executor_state, executor->state);
+	inf_store32(&public->n_instances, executor->n_instances);
+	inf_store64(&public->executor_generation, executor->generation);
+	if (memcmp(public->device, executor->device, sizeof(public->device)) != 0)
+		memcpy(public->device, executor->device, sizeof(public->device));
+}
+
+void stats_refresh(struct broker *broker)
+{
+	struct inf_stats_public *public = broker->stats;
+
+	inf_store64(&public->head.beat_ns, broker->now_ns);
+	inf_store32(&public->draining, broker->draining);
+	inf_store64(&public->n_sessions, broker->n_sessions);
+	inf_store64(&public->n_log_dropped, log_dropped());
+	executor_copy(public, &broker->executor);
+	limit_use(public, LIMIT_sessions_max, broker->n_sessions);
+	limit_use(public, LIMIT_memory_max, quota_bytes_used());
+	limit_use(public, LIMIT_jobs_max, broker->n_jobs);
+	limit_use(public, LIMIT_models_max, models_copy(broker));
+	limit_use(public, LIMIT_executor_deaths_max, broker->executor.n_deaths_in_row);
+	sessions_copy(broker);
+}
