@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * builtin.h - models without a file, for tests, demos and benches. Served only with --builtin.
+ *
+ *	identity      u8[batch,64] -> the same
+ *	identity_f32  f32[batch,1024] -> the same
+ *	add_sub       f32[batch,16] a, b -> sum, difference
+ *	sleep, spin   f32[batch,1] -> the same, after a + b * rows microseconds asleep / busy;
+ *		      $INF_BUILTIN_COST="a,b" of the executor sets them, default 1000,100
+ *	crash         u8[batch,1] -> the same; a byte that is not 0 kills the executor
+ *	hang          u8[batch,1] -> the same; a byte that is not 0 never ends
+ *	wrong_size    u8[batch,1] -> the same; a byte that is not 0 makes an output of another size
+ *	index         i64[batch,4] in 0..9 -> f32[batch,4], the squares
+ *	scalar        i32[] in -1000..1000 -> i32[], twice that; does not batch
+ *	varying       f32[up to 1024] -> the same reversed; does not batch
+ */
+#ifndef BROKER_BACKENDS_BUILTIN_BUILTIN_H
+#define BROKER_BACKENDS_BUILTIN_BUILTIN_H
+
+#include <inf/backend.h>
+
+const struct inf_backend_ops *inf_backend_builtin(void);
+
+#endif /* BROKER_BACKENDS_BUILTIN_BUILTIN_H */

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* model.h - a TorchScript module, frozen for inference, and what its runs keep alive. */
+#pragma once
+
+#include <inf/backend.h>
+#include <string>
+#include <torch/csrc/jit/api/module.h>
+#include <vector>
+
+struct inf_backend_model {
+	torch::jit::Module module;
+	std::string json;  /* the archive's infbroker.json, empty where it has none */
+	bool channels_last = false;
+	bool layout_chosen = false; /* channels_last was measured */
+	bool in_place = false;
+	std::vector<std::vector<at::Tensor>> outputs; /* per instance: alive until done() */
+};
+
+namespace inf
+{
+
+inf_backend_model *model_load(const char *path, uint32_t n_instances);
+
+/* One run; fills n_outputs descriptions. Throws. */
+void model_run(inf_backend_model &model, uint32_t instance, const struct inf_backend_tensor *inputs, uint32_t n_inputs,
+	       struct inf_backend_tensor *outputs, uint32_t n_outputs);
+
+} /* namespace inf */

@@ -1,0 +1,340 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* assemble.c - gather, range check, run, verify, scatter. Hot file. */
+#define _GNU_SOURCE 1
+#include "broker/executor/assemble.h"
+#include "broker/executor/regions.h"
+#include "shm/signature.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#define HUGE_PAGE (2ull << 20)
+
+uint64_t assemble_now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+/* --- checks ------------------------------------------------------------------------------------------------ */
+
+#define IN_RANGE(type)                                                        \
+	do {                                                                  \
+		const type *value = data;                                     \
+		bool good = true;                                             \
+		for (uint64_t i = 0; i < n; i++)                              \
+			good &= (int64_t)value[i] >= min && (int64_t)value[i] <= max; \
+		return good;                                                  \
+	} while (0)
+
+bool assemble_in_range(const void *data, uint8_t dtype, uint64_t n, int64_t min, int64_t max)
+{
+	switch (dtype) {
+	case INF_BOOL:
+	case INF_U8:
+		IN_RANGE(uint8_t);
+	case INF_I8:
+		IN_RANGE(int8_t);
+	case INF_I16:
+		IN_RANGE(int16_t);
+	case INF_I32:
+		IN_RANGE(int32_t);
+	case INF_I64:
+		IN_RANGE(int64_t);
+	default:
+		return true;
+	}
+}
+
+static bool shape_fits(const struct inf_tensor_spec *spec, uint32_t rows, const struct inf_backend_tensor *output)
+{
+	uint64_t bytes = inf_dtype_size(spec->dtype);
+
+	if (output->rank != spec->rank)
+		return false;
+	for (uint32_t i = 0; i < spec->rank; i++) {
+		bool batch = !i && spec->flags & INF_SPEC_BATCH;
+		int64_t wanted = batch ? (int64_t)rows : spec->dims[i];
+
+		if (wanted >= 0 ? output->dims[i] != wanted : output->dims[i] < 0 || output->dims[i] > spec->dims_max[i])
+			return false;
+		bytes *= (uint64_t)output->dims[i];
+	}
+	return output->bytes == bytes;
+}
+
+static size_t print_shape(char *to, size_t bytes, uint32_t rank, const int64_t *dims)
+{
+	size_t n = 0;
+
+	for (uint32_t i = 0; i < rank && n + 24 < bytes; i++)
+		n += (size_t)snprintf(to + n, bytes - n, "%s%lld", i ? "," : "", (long long)dims[i]);
+	to[n] = 0;
+	return n;
+}
+
+const char *assemble_check_outputs(const struct inf_signature *signature, uint32_t rows,
+				   const struct inf_backend_tensor *outputs, char *error, size_t error_bytes)
+{
+	for (uint32_t k = 0; k < signature->n_outputs; k++) {
+		const struct inf_tensor_spec *spec = &signature->outputs[k];
+		char expected[200], got[200];
+
+		if (outputs[k].dtype == spec->dtype && shape_fits(spec, rows, &outputs[k]))
+			continue;
+		print_shape(expected, sizeof(expected), spec->rank, spec->dims);
+		print_shape(got, sizeof(got), outputs[k].rank, outputs[k].dims);
+		snprintf(error, error_bytes, "output %.40s of %u rows: the signature says %s[%s], the model gave %s[%s]",
+			 spec->name, rows, inf_dtype_text(spec->dtype), expected, inf_dtype_text(outputs[k].dtype), got);
+		return error;
+	}
+	return NULL;
+}
+
+/* --- gather --------------------------------------------------------------------------------------------------- */
+
+/* Where input i of an entry lies in its client's region; NULL where that is not mapped. */
+static const void *input_at(const struct assembly *assembly, const struct inf_batch_entry *entry,
+			    const struct loaded_model *model, uint32_t i, const struct inf_ext_tensor **ret_ext)
+{
+	uint64_t row_bytes = model->row_bytes[i];
+	uint64_t bytes = entry->n_rows * row_bytes, skip = entry->first_row * row_bytes;
+
+	*ret_ext = NULL;
+	if (entry->flags & INF_ENTRY_EXT) {
+		const struct inf_ext_tensor *ext = &assembly->ext[entry->ext_idx + i];
+
+		*ret_ext = ext;
+		if (model->signature.flags & INF_SIG_BATCHABLE)
+			return regions_at(entry->session, ext->region, ext->offset + skip, bytes, false);
+		return regions_at(entry->session, ext->region, ext->offset, ext->length, false);
+	}
+	return regions_at(entry->session, entry->in_region,
+			  entry->in_offset + inf_input_offset(&model->signature, entry->rows_total, i) + skip, bytes, false);
+}
+
+/* The shape of an input of `rows` rows. */
+static void set_shape(struct inf_backend_tensor *tensor, const struct inf_tensor_spec *spec, uint32_t rows,
+		      const struct inf_ext_tensor *ext)
+{
+	tensor->dtype = spec->dtype;
+	tensor->rank = spec->rank;
+	tensor->bytes = inf_dtype_size(spec->dtype);
+	for (uint32_t d = 0; d < spec->rank; d++) {
+		tensor->dims[d] = ext ? ext->dims[d] : spec->dims[d];
+		if (!d && spec->flags & INF_SPEC_BATCH)
+			tensor->dims[d] = rows;
+		tensor->bytes *= (uint64_t)tensor->dims[d];
+	}
+}
+
+static bool has_range(const struct loaded_model *model)
+{
+	for (uint32_t i = 0; i < model->signature.n_inputs; i++)
+		if (model->signature.inputs[i].flags & INF_SPEC_RANGE)
+			return true;
+	return false;
+}
+
+static bool grow_scratch(struct assembly *assembly, uint64_t bytes)
+{
+	if (bytes <= assembly->scratch_bytes)
+		return true;
+	free(assembly->scratch);
+	assembly->scratch_bytes = (bytes + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1);
+	assembly->scratch = aligned_alloc(HUGE_PAGE, assembly->scratch_bytes);
+	if (assembly->scratch)
+		madvise(assembly->scratch, assembly->scratch_bytes, MADV_HUGEPAGE);
+	else
+		assembly->scratch_bytes = 0;
+	return assembly->scratch;
+}
+
+/* Copies the rows of one entry to row `at` of each input block; judges integers on the copy. */
+static uint16_t gather_entry(const struct assembly *assembly, const struct inf_batch_entry *entry,
+			     const struct loaded_model *model, struct inf_backend_tensor *inputs, uint32_t at,
+			     uint32_t *ret_detail)
+{
+	for (uint32_t i = 0; i < model->signature.n_inputs; i++) {
+		const struct inf_tensor_spec *spec = &model->signature.inputs[i];
+		const struct inf_ext_tensor *ext;
+		const void *from = input_at(assembly, entry, model, i, &ext);
+		bool whole = ext && !(model->signature.flags & INF_SIG_BATCHABLE);
+		uint64_t bytes = whole ? ext->length : entry->n_rows * model->row_bytes[i];
+		uint8_t *to = (uint8_t *)inputs[i].data + at * model->row_bytes[i];
+
+		if (!from)
+			return INF_MODEL_ERROR;
+		memcpy(to, from, bytes);
+		if (whole)
+			set_shape(&inputs[i], spec, 1, ext);
+		if (spec->flags & INF_SPEC_RANGE && !assemble_in_range(to, spec->dtype, bytes / inf_dtype_size(spec->dtype),
+								       spec->value_min, spec->value_max)) {
+			*ret_detail = i;
+			return INF_BAD_RANGE;
+		}
+	}
+	return INF_OK;
+}
+
+/* One whole request that the model may read where it lies. */
+static bool use_in_place(struct assembly *assembly, const struct loaded_model *model, uint32_t first, uint32_t n,
+			 struct inf_backend_tensor *inputs)
+{
+	const struct inf_batch_entry *entry = &assembly->entries[first];
+
+	if (n != 1 || !model->in_place || entry->n_rows != entry->rows_total || has_range(model))
+		return false;
+	for (uint32_t i = 0; i < model->signature.n_inputs; i++) {
+		const struct inf_ext_tensor *ext;
+		const void *from = input_at(assembly, entry, model, i, &ext);
+
+		if (!from)
+			return false;
+		inputs[i].data = (void *)(uintptr_t)from;
+		set_shape(&inputs[i], &model->signature.inputs[i], entry->n_rows, ext);
+	}
+	return true;
+}
+
+/* Gathers entries [first, first + n); those that are not OK are left out. Returns the rows gathered. */
+static uint32_t gather(struct assembly *assembly, const struct loaded_model *model, uint32_t first, uint32_t n,
+		       struct inf_backend_tensor *inputs)
+{
+	uint64_t bytes = 0;
+	uint32_t rows_max = 0, rows = 0;
+
+	for (uint32_t e = first; e < first + n; e++)
+		rows_max += assembly->entries[e].n_rows;
+	for (uint32_t i = 0; i < model->signature.n_inputs; i++)
+		bytes += inf_align64(rows_max * model->row_bytes[i]);
+	if (!grow_scratch(assembly, bytes + INF_TENSOR_ALIGN)) {
+		for (uint32_t e = first; e < first + n; e++)
+			assembly->ends[e].status = INF_MODEL_ERROR;
+		return 0;
+	}
+	bytes = 0;
+	for (uint32_t i = 0; i < model->signature.n_inputs; i++) {
+		inputs[i].data = assembly->scratch + bytes;
+		bytes += inf_align64(rows_max * model->row_bytes[i]);
+		set_shape(&inputs[i], &model->signature.inputs[i], 1, NULL);
+	}
+	for (uint32_t e = first; e < first + n; e++) {
+		struct inf_row_end *end = &assembly->ends[e];
+
+		end->status = gather_entry(assembly, &assembly->entries[e], model, inputs, rows, &end->detail);
+		if (end->status == INF_OK)
+			rows += assembly->entries[e].n_rows;
+	}
+	if (model->signature.flags & INF_SIG_BATCHABLE)
+		for (uint32_t i = 0; i < model->signature.n_inputs; i++)
+			set_shape(&inputs[i], &model->signature.inputs[i], rows, NULL);
+	return rows;
+}
+
+/* --- scatter -------------------------------------------------------------------------------------------------- */
+
+static void write_head(uint8_t *block, const struct inf_batch_entry *entry, const struct loaded_model *model,
+		       const struct inf_backend_tensor *outputs)
+{
+	const struct inf_signature *sig = &model->signature;
+	struct inf_out_head *head = (void *)block;
+	struct inf_out_tensor *tensors = (void *)(block + sizeof(*head));
+
+	*head = (struct inf_out_head){ .n_outputs = sig->n_outputs, .rows = entry->rows_total };
+	for (uint32_t k = 0; k < sig->n_outputs; k++) {
+		bool batch = sig->flags & INF_SIG_BATCHABLE;
+
+		tensors[k] = (struct inf_out_tensor){
+			.dtype = outputs[k].dtype,
+			.rank = outputs[k].rank,
+			.offset = inf_output_offset(sig, entry->rows_total, k),
+			.bytes = batch ? entry->rows_total * model->out_row_bytes[k] : outputs[k].bytes,
+		};
+		memcpy(tensors[k].dims, outputs[k].dims, sizeof(tensors[k].dims));
+		if (batch)
+			tensors[k].dims[0] = entry->rows_total;
+	}
+}
+
+/* Rows [at, at + entry's rows) of the outputs into the entry's block. */
+static uint16_t scatter_entry(const struct inf_batch_entry *entry, const struct loaded_model *model,
+			      const struct inf_backend_tensor *outputs, uint32_t at)
+{
+	const struct inf_signature *sig = &model->signature;
+	uint8_t *block = regions_at(entry->session, entry->out_region, entry->out_offset, entry->out_length, true);
+
+	if (!block || entry->out_length < inf_output_bytes(sig, entry->rows_total))
+		return INF_MODEL_ERROR;
+	if (!entry->first_row)
+		write_head(block, entry, model, outputs);
+	for (uint32_t k = 0; k < sig->n_outputs; k++) {
+		uint64_t row_bytes = model->out_row_bytes[k];
+		uint8_t *to = block + inf_output_offset(sig, entry->rows_total, k);
+		const uint8_t *from = outputs[k].data;
+
+		if (sig->flags & INF_SIG_BATCHABLE)
+			memcpy(to + entry->first_row * row_bytes, from + at * row_bytes, entry->n_rows * row_bytes);
+		else
+			memcpy(to, from, outputs[k].bytes);
+	}
+	return INF_OK;
+}
+
+/* --- run -------------------------------------------------------------------------------------------------------- */
+
+/* Runs entries [first, first + n) together. False where the run failed or gave what the signature forbids. */
+static bool run_group(struct assembly *assembly, const struct loaded_model *model, uint32_t first, uint32_t n)
+{
+	const struct inf_signature *sig = &model->signature;
+	struct inf_backend_tensor inputs[INF_INPUTS_MAX] = { 0 }, outputs[INF_OUTPUTS_MAX] = { 0 };
+	char error[INF_BACKEND_ERROR_BYTES] = "";
+	uint32_t rows, at = 0;
+	uint64_t begin_ns;
+	int r;
+
+	if (use_in_place(assembly, model, first, n, inputs)) {
+		rows = assembly->entries[first].n_rows;
+		assembly->ends[first].status = INF_OK;
+	} else {
+		rows = gather(assembly, model, first, n, inputs);
+	}
+	if (!rows)
+		return true;
+	begin_ns = assemble_now_ns();
+	r = model->ops->run(model->handle, assembly->instance, rows, inputs, sig->n_inputs, outputs, sig->n_outputs, error,
+			    sizeof(error));
+	assembly->run_ns += assemble_now_ns() - begin_ns;
+	if (!r && assemble_check_outputs(sig, rows, outputs, error, sizeof(error)))
+		r = -1;
+	for (uint32_t e = first; !r && e < first + n; e++) {
+		if (assembly->ends[e].status != INF_OK)
+			continue;
+		assembly->ends[e].status = scatter_entry(&assembly->entries[e], model, outputs, at);
+		at += assembly->entries[e].n_rows;
+	}
+	model->ops->done(model->handle, assembly->instance);
+	if (r && n == 1)
+		executor_log("model %s failed: %s", sig->name, error);
+	return !r;
+}
+
+void assemble_run(struct assembly *assembly, const struct loaded_model *model)
+{
+	uint32_t n = assembly->n_entries;
+
+	assembly->run_ns = 0;
+	memset(assembly->ends, 0, n * sizeof(assembly->ends[0]));
+	if (run_group(assembly, model, 0, n))
+		return;
+	for (uint32_t e = 0; e < n; e++) {
+		if (assembly->ends[e].status != INF_OK) /* not in the run: it has its status */
+			continue;
+		if (n == 1 || !run_group(assembly, model, e, 1))
+			assembly->ends[e].status = INF_MODEL_ERROR;
+	}
+}

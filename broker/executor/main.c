@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * main.c - infbroker-executor: the process that holds models. The front starts it with its socket as fd 3.
+ *
+ * A model may crash, hang or corrupt this process; the front, the clients and the other requests survive. So nothing here
+ * tries to survive: it exits when the front hangs up, and leaves nothing behind but memory that the front made.
+ */
+#define _GNU_SOURCE 1
+#include "broker/executor/backend.h"
+#include "broker/executor/control.h"
+#include "broker/executor/loader.h"
+#include "broker/executor/memory.h"
+#include <inf/version.h>
+#include <getopt.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+void executor_log(const char *format, ...)
+{
+	char line[512];
+	va_list args;
+	int n = snprintf(line, sizeof(line), "infbroker-executor: ");
+
+	va_start(args, format);
+	vsnprintf(line + n, sizeof(line) - (size_t)n - 1, format, args);
+	va_end(args);
+	/* One write, so that lines of several threads do not mix. */
+	dprintf(STDERR_FILENO, "%s\n", line);
+}
+
+static const char usage[] =
+	"Usage: infbroker-executor [OPTION]...\n"
+	"Loads and runs models for infbroker, which starts it with its socket as file descriptor 3.\n\n"
+	"  --models DIR     serve NAME.pt and NAME/VERSION/model.pt from DIR\n"
+	"  --builtin        serve the builtin test models\n"
+	"  --plugins DIR    where backends (libinf-backend-*.so) are; default: beside the program, else as installed\n"
+	"  --instances N    batches that run at once; default: one per CPU that the process may use\n"
+	"  --threads N      threads inside one batch; default: 1\n"
+	"  --memory BYTES   freed activation memory to keep; default: 2 GiB\n"
+	"  --verbose        say what is loaded and how fast it is\n"
+	"  --help, --version\n";
+
+static uint32_t cpus_allowed(void)
+{
+	cpu_set_t set;
+
+	if (sched_getaffinity(0, sizeof(set), &set))
+		return 1;
+	return CPU_COUNT(&set) > (int)INF_INSTANCES ? INF_INSTANCES : (uint32_t)CPU_COUNT(&set);
+}
+
+static uint64_t parse_number(const char *text)
+{
+	char *end;
+	uint64_t value = strtoull(text, &end, 10);
+
+	if (*end || end == text || text[0] == '-') {
+		fprintf(stderr, "infbroker-executor: \"%s\" is not a number\n", text);
+		exit(2);
+	}
+	return value;
+}
+
+static void parse(struct options *options, int argc, char **argv)
+{
+	static const struct option longs[] = {
+		{ "models", required_argument, NULL, 'm' },  { "builtin", no_argument, NULL, 'b' },
+		{ "plugins", required_argument, NULL, 'p' }, { "instances", required_argument, NULL, 'i' },
+		{ "threads", required_argument, NULL, 't' }, { "memory", required_argument, NULL, 'y' },
+		{ "verbose", no_argument, NULL, 'v' },	     { "help", no_argument, NULL, 'h' },
+		{ "version", no_argument, NULL, 'V' },	     { 0 },
+	};
+	int c;
+
+	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+		switch (c) {
+		case 'm':
+			options->models_path = optarg;
+			break;
+		case 'b':
+			options->builtin = true;
+			break;
+		case 'p':
+			options->plugins_path = optarg;
+			break;
+		case 'i':
+			options->n_instances = (uint32_t)parse_number(optarg);
+			break;
+		case 't':
+			options->n_threads = (uint32_t)parse_number(optarg);
+			break;
+		case 'y':
+			options->memory_bytes = parse_number(optarg);
+			break;
+		case 'v':
+			options->verbose = true;
+			break;
+		case 'h':
+			fputs(usage, stdout);
+			exit(0);
+		case 'V':
+			puts("infbroker-executor " INF_VERSION_STRING);
+			exit(0);
+		default:
+			exit(2);
+		}
+	}
+}
+
+/* Signals are for the front, which decides; a terminal's Ctrl-C reaches the whole group. */
+static void block_signals(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGHUP);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+}
+
+static bool has_front(void)
+{
+	int type = 0;
+	socklen_t bytes = sizeof(type);
+
+	return !getsockopt(EXECUTOR_SOCKET_FD, SOL_SOCKET, SO_TYPE, &type, &bytes) && type == SOCK_SEQPACKET;
+}
+
+int main(int argc, char **argv)
+{
+	static struct executor executor = { .send_lock = PTHREAD_MUTEX_INITIALIZER };
+	int r;
+
+	parse(&executor.options, argc, argv);
+	if (!has_front()) {
+		fprintf(stderr, "infbroker-executor: file descriptor 3 is no socket of a front: start infbroker instead\n");
+		return 2;
+	}
+	/* Regions on their way to their seals must be out of reach of clients of the same user. */
+	if (!getenv("INF_DEBUG"))
+		prctl(PR_SET_DUMPABLE, 0);
+	block_signals();
+	memory_keep(executor.options.memory_bytes);
+	executor.n_instances = executor.options.n_instances ? executor.options.n_instances : cpus_allowed();
+	if (executor.n_instances > INF_INSTANCES)
+		executor.n_instances = INF_INSTANCES;
+	executor.n_threads = executor.options.n_threads ? executor.options.n_threads : 1;
+	backend_open_all(&executor);
+	r = loader_start(&executor);
+	if (r) {
+		executor_log("cannot start a thread: %s", strerror(-r));
+		return 1;
+	}
+	_exit(control_run(&executor));
+}

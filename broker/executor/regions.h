@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* regions.h - the memory of sessions, as this executor has mapped it. */
+#ifndef BROKER_EXECUTOR_REGIONS_H
+#define BROKER_EXECUTOR_REGIONS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Maps and populates a region (borrowed fd). Control thread. 0 or -errno. */
+int regions_attach(uint32_t session, uint32_t region, int fd, uint64_t bytes, bool writable);
+
+/* Unmaps all regions of a session. Control thread; no batch names it any more. */
+void regions_detach(uint32_t session);
+
+/* The memory at [offset, offset + length) of a region, NULL where it is not mapped, not that long, or not writable. Any thread. */
+void *regions_at(uint32_t session, uint32_t region, uint64_t offset, uint64_t length, bool writable);
+
+#endif /* BROKER_EXECUTOR_REGIONS_H */
