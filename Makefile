@@ -1,0 +1,400 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# The one Makefile: `make help` prints the menu. Everything that is built lands under $(BUILD).
+#
+#	V=1		print whole commands		WERROR=0	warnings stay warnings
+#	BUILD=build	where to build			SAN=address,undefined | thread
+#	WITH_TORCH=auto | 0 | 1				PYTHON=, LIBTORCH= name a torch to build against
+#	PREFIX=/usr/local DESTDIR= LIBDIR= BINDIR=	where `make install` puts things
+#
+# Objects of a folder go into one internal archive (build/lib/shm.a, client.a, front.a, executor.a);
+# programs and tests link those, so tests run the shipped objects. All of it is compiled as -fPIC:
+# one object serves the library and the programs.
+
+.SUFFIXES:
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+comma := ,
+
+BUILD ?= build
+PREFIX ?= /usr/local
+BINDIR ?= $(PREFIX)/bin
+LIBDIR ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+MANDIR ?= $(PREFIX)/share/man
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+PLUGINDIR ?= $(LIBDIR)/infbroker/backends
+
+WITH_TORCH ?= auto
+WERROR ?= 1
+SAN ?=
+MUTATE ?= 0
+
+CC ?= cc
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+ifeq ($(origin CXX),default)
+CXX := g++
+endif
+
+ifeq ($(V),1)
+Q :=
+say = @:
+else
+Q := @
+say = @printf '  %-8s %s\n'
+endif
+
+# --- sources, sorted -------------------------------------------------------------------------------
+
+SHM_SRC := $(sort $(wildcard shm/*.c))
+CLIENT_SRC := $(sort $(wildcard client/*.c))
+FRONT_SRC := $(sort $(filter-out broker/main.c,$(wildcard broker/*.c broker/policy/*.c)))
+EXECUTOR_SRC := $(sort $(filter-out broker/executor/main.c,$(wildcard broker/executor/*.c)))
+BUILTIN_SRC := $(sort $(wildcard broker/backends/builtin/*.c))
+TORCH_SRC := $(sort $(wildcard broker/backends/torch/*.cc broker/backends/torch/*.cpp))
+TORCH_C_SRC := $(sort $(wildcard broker/backends/torch/*.c))
+SHMCTL_SRC := $(sort $(wildcard tools/shmctl/*.c))
+CLASSIFY_SRC := $(sort $(wildcard tools/infclassify/*.c))
+UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
+# Programs that the scripts in tests/ start; each is one file and becomes $(BUILD)/tests/NAME.
+PROGRAM_SRC := $(filter-out %/check_main.c,$(sort $(shell grep -l '^int main' tests/adversary/*.c tests/bench/*.c \
+	tests/integ/*.c tests/stress/*.c tests/support/*.c 2>/dev/null)))
+SUPPORT_SRC := $(filter-out $(PROGRAM_SRC) %/check_main.c,$(sort $(wildcard tests/support/*.c)))
+FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
+
+# --- flags -----------------------------------------------------------------------------------------
+
+WARN := -Wall -Wextra -Wshadow -Wvla -Wundef -Wformat=2 -Wpointer-arith -Wwrite-strings -Wimplicit-fallthrough
+HARDEN := -fvisibility=hidden -fno-common -fstack-protector-strong
+LINK_HARDEN := -Wl,-z,relro,-z,now
+OPT := -O2 -g
+ifeq ($(SAN),)
+HARDEN += -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
+LINK_HARDEN += -Wl,-z,defs
+else
+OPT := -O1 -g -fno-omit-frame-pointer -fsanitize=$(SAN)
+ifneq ($(findstring undefined,$(SAN)),)
+OPT += -fno-sanitize-recover=undefined
+endif
+ifeq ($(SAN),thread)
+# gcc says of every fence that TSan does not know fences. True, and no reason to have none.
+WARN += -Wno-tsan
+endif
+endif
+ifneq ($(WERROR),0)
+WARN += -Werror
+endif
+
+ALL_CPPFLAGS := -I. -Iinclude $(if $(filter 1,$(MUTATE)),-DINF_MUTATE) $(CPPFLAGS)
+ALL_CFLAGS := -std=gnu17 $(OPT) -fPIC $(HARDEN) $(WARN) -Wstrict-prototypes -Wmissing-prototypes $(CFLAGS)
+ALL_CXXFLAGS := -std=c++17 $(OPT) -fPIC $(HARDEN) $(WARN) $(CXXFLAGS)
+ALL_LDFLAGS := $(if $(SAN),-fsanitize=$(SAN)) $(LINK_HARDEN) $(LDFLAGS)
+LINK := $(CC) $(if $(SAN),$(OPT)) -pie $(ALL_LDFLAGS)
+
+$(BUILD)/obj/shm/%.o $(BUILD)/obj/client/%.o: ALL_CFLAGS += -Wconversion
+
+# --- torch: found, never installed, by a plain build -------------------------------------------------
+
+ifneq ($(WITH_TORCH),0)
+TORCH_DIR := $(shell PYTHON='$(PYTHON)' LIBTORCH='$(LIBTORCH)' tools/setup/torch.sh --dir 2>/dev/null)
+endif
+ifeq ($(WITH_TORCH)$(TORCH_DIR),1)
+$(error WITH_TORCH=1, but no torch was found: run `make deps`, or name one with PYTHON= or LIBTORCH=)
+endif
+TORCH_PLUGIN := $(if $(and $(TORCH_DIR),$(TORCH_SRC)),$(BUILD)/backends/libinf-backend-torch.so)
+
+# --- products ----------------------------------------------------------------------------------------
+
+version_part = $(shell sed -n 's/^.define INF_VERSION_$(1) "\{0,1\}\([0-9.]*\)"\{0,1\}$$/\1/p' include/inf/version.h)
+VERSION := $(call version_part,STRING)
+VERSION_NODE := $(call version_part,MAJOR).$(call version_part,MINOR)
+SONAME := libinfclient.so.0
+
+objects = $(patsubst %.c,$(BUILD)/obj/%.o,$(filter %.c,$(1))) $(patsubst %.cc,$(BUILD)/obj/%.o,$(filter %.cc,$(1))) \
+	  $(patsubst %.cpp,$(BUILD)/obj/%.o,$(filter %.cpp,$(1)))
+unit_tests = $(patsubst tests/%.c,$(BUILD)/tests/%,$(1))
+programs = $(addprefix $(BUILD)/tests/,$(notdir $(1:.c=)))
+
+TOOLS := $(if $(SHMCTL_SRC),$(BUILD)/shmctl) $(if $(CLASSIFY_SRC),$(BUILD)/infclassify)
+PRODUCTS := $(if $(wildcard broker/main.c),$(BUILD)/infbroker) \
+	    $(if $(wildcard broker/executor/main.c),$(BUILD)/infbroker-executor) \
+	    $(if $(CLIENT_SRC),$(BUILD)/libinfclient.so $(BUILD)/libinfclient.a $(BUILD)/libinfclient.pc) \
+	    $(TOOLS) $(TORCH_PLUGIN)
+
+.PHONY: all
+all: $(PRODUCTS) ## build broker, executor, backends, library and tools (default)
+ifeq ($(WITH_TORCH)$(TORCH_DIR),auto)
+	@echo '  note     without the torch backend (`make deps` fetches torch; WITH_TORCH=0 silences this)'
+endif
+
+.PHONY: help
+help: ## print this menu
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | awk -F'\t' '{ printf "  %-15s %s\n", $$1, $$2 }'
+	@sed -n '/^#\tV=1/,/^#\tPREFIX/s/^#//p' Makefile
+
+# --- compile and link --------------------------------------------------------------------------------
+
+$(BUILD)/obj/%.o: %.c
+	$(say) CC $<
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/obj/%.o: %.cc $(BUILD)/.torch-dir
+	$(say) CXX $<
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CXX) $(ALL_CPPFLAGS) $(ALL_CXXFLAGS) -isystem $(TORCH_DIR)/include \
+		-isystem $(TORCH_DIR)/include/torch/csrc/api/include -MMD -MP -c -o $@ $<
+
+# Rewritten only when another torch is found, so that its objects are built anew then.
+$(BUILD)/.torch-dir: FORCE
+	@mkdir -p $(@D); echo '$(TORCH_DIR)' | cmp -s - $@ || echo '$(TORCH_DIR)' > $@
+.PHONY: FORCE
+FORCE:
+
+define archive
+$(BUILD)/lib/$(1).a: $(call objects,$(2))
+	$$(say) AR $$@
+	$$(Q)mkdir -p $$(@D) && rm -f $$@ && ar rcs $$@ $$^
+endef
+$(eval $(call archive,shm,$(SHM_SRC)))
+$(eval $(call archive,client,$(CLIENT_SRC)))
+$(eval $(call archive,front,$(FRONT_SRC)))
+$(eval $(call archive,executor,$(EXECUTOR_SRC) $(BUILTIN_SRC)))
+$(eval $(call archive,support,$(SUPPORT_SRC)))
+
+$(BUILD)/infbroker: $(call objects,broker/main.c) $(BUILD)/lib/front.a $(BUILD)/lib/shm.a
+	$(say) LINK $@
+	$(Q)$(LINK) -o $@ $^ -luring
+
+$(BUILD)/infbroker-executor: $(call objects,broker/executor/main.c) $(BUILD)/lib/executor.a $(BUILD)/lib/shm.a
+	$(say) LINK $@
+	$(Q)$(LINK) -o $@ $^ -ljansson -ldl -lpthread -lm
+
+$(BUILD)/backends/libinf-backend-torch.so: $(call objects,$(TORCH_SRC) $(TORCH_C_SRC)) $(BUILD)/.torch-dir
+	$(say) LINK $@
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CXX) -shared $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) -L$(TORCH_DIR)/lib -Wl,-rpath,$(TORCH_DIR)/lib \
+		-ltorch_cpu -lc10 -lpthread
+
+$(BUILD)/$(SONAME): $(call objects,$(CLIENT_SRC)) $(BUILD)/lib/shm.a client/libinfclient.map $(BUILD)/.version-ok
+	$(say) LINK $@
+	$(Q)$(CC) $(if $(SAN),$(OPT)) -shared $(ALL_LDFLAGS) -Wl,-soname,$(SONAME) \
+		-Wl,--version-script,client/libinfclient.map -o $@ $(filter %.o %.a,$^)
+
+$(BUILD)/libinfclient.so: $(BUILD)/$(SONAME)
+	$(Q)ln -sf $(SONAME) $@
+
+# One relocatable object with everything but the exported calls made local, as in the shared library.
+$(BUILD)/libinfclient.a: $(call objects,$(CLIENT_SRC)) $(BUILD)/lib/shm.a
+	$(say) AR $@
+	$(Q)ld -r -o $(BUILD)/lib/libinfclient.o $^ && objcopy --localize-hidden $(BUILD)/lib/libinfclient.o
+	$(Q)rm -f $@ && ar rcs $@ $(BUILD)/lib/libinfclient.o
+
+# The map's last node, version.h and the .pc name one release, or nothing is linked.
+$(BUILD)/.version-ok: include/inf/version.h client/libinfclient.map $(BUILD)/libinfclient.pc
+	@node=$$(sed -n 's/^[A-Z]*_\([0-9.]*\) *{.*/\1/p' client/libinfclient.map | tail -n 1); \
+	pc=$$(sed -n 's/^Version: //p' $(BUILD)/libinfclient.pc); \
+	if [ "$$node" != "$(VERSION_NODE)" ] || [ "$$pc" != "$(VERSION)" ] || \
+	   [ "$(VERSION_NODE).$(call version_part,PATCH)" != "$(VERSION)" ]; then \
+		echo "version.h says $(VERSION) ($(VERSION_NODE)), the map's last node $$node, the .pc $$pc" >&2; exit 1; \
+	fi; mkdir -p $(@D); touch $@
+
+# The prefix comes in at install; this one is for PKG_CONFIG_PATH=build.
+$(BUILD)/libinfclient.pc: client/libinfclient.pc.in include/inf/version.h
+	$(Q)mkdir -p $(@D)
+	$(Q)sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(abspath $(BUILD))|' -e 's|@INCLUDEDIR@|$(abspath include)|' \
+		-e 's|@VERSION@|$(VERSION)|' $< > $@
+
+# Tools are linked twice: to run from the build folder, and to be installed without a path inside.
+TOOL_LIBS_shmctl :=  -lm
+TOOL_LIBS_infclassify := -ljpeg -lpthread -lm
+define tool
+$(BUILD)/$(1) $(BUILD)/install/$(1): $(call objects,$(2)) $(BUILD)/lib/shm.a $(BUILD)/libinfclient.so
+	$$(say) LINK $$@
+	$$(Q)mkdir -p $$(@D)
+	$$(Q)$$(LINK) $$(if $$(findstring /install/,$$@),,-Wl$$(comma)-rpath$$(comma)'$$$$ORIGIN') -o $$@ \
+		$$(filter %.o %.a,$$^) -L$(BUILD) -linfclient $$(TOOL_LIBS_$(1))
+endef
+$(eval $(call tool,shmctl,$(SHMCTL_SRC)))
+$(eval $(call tool,infclassify,$(CLASSIFY_SRC)))
+# The resize library is a header of statics that knows nothing of our warnings.
+$(BUILD)/obj/tools/infclassify/%.o: ALL_CPPFLAGS += -isystem /usr/include/stb
+
+# --- tests ---------------------------------------------------------------------------------------------
+
+TESTS := $(call unit_tests,$(UNIT_SRC)) $(call programs,$(PROGRAM_SRC))
+TEST_LIBS := $(addprefix $(BUILD)/lib/,support.a client.a front.a executor.a shm.a)
+link_test = $(LINK) -o $@ $(filter %.o,$^) -Wl,--start-group $(TEST_LIBS) -Wl,--end-group $(1) \
+	-luring -ljansson -ldl -lpthread -lm
+
+.SECONDARY: $(call objects,$(UNIT_SRC) $(PROGRAM_SRC) $(FUZZ_SRC))
+# A unit file defines suite_NAME(); main() in tests/support/check_main.c calls it under the name test_suite().
+$(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(BUILD)/obj/tests/support/check_main.o $(TEST_LIBS)
+	$(say) LINK $@
+	$(Q)mkdir -p $(@D)
+	$(Q)$(call link_test,$$(nm -g --defined-only $< | \
+		sed -n 's/.* T \(suite_.*\)/-Wl,--defsym=test_suite=\1/p') $(CHECK_LIBS))
+
+define program
+$(call programs,$(1)): $(call objects,$(1)) $(TEST_LIBS)
+	$$(say) LINK $$@
+	$$(Q)mkdir -p $$(@D)
+	$$(Q)$$(call link_test)
+endef
+$(foreach source,$(PROGRAM_SRC),$(eval $(call program,$(source))))
+
+CHECK_LIBS = $(shell pkg-config --libs check)
+
+
+.PHONY: tests
+tests: all $(TESTS) ## build all tests, benches and hammers
+
+# What has threads inside one process; the sanitizer dislikes fork, so only these run under it.
+TSAN_TESTS := $(call unit_tests,$(UNIT_SRC))
+.PHONY: tsan-tests
+tsan-tests: $(TSAN_TESTS)
+
+# --- what people type ------------------------------------------------------------------------------------
+
+# Deps may install a compiler or torch: everything after it happens in a make that looks anew.
+JOBS = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc))
+ASAN := BUILD=$(BUILD)/asan SAN=address,undefined WITH_TORCH=0
+TSAN := BUILD=$(BUILD)/tsan SAN=thread WITH_TORCH=0
+MUTATED := BUILD=$(BUILD)/mutate MUTATE=1 WITH_TORCH=0
+export BUILD CC CXX
+
+.PHONY: deps
+deps: ## install what building and testing needs and this machine lacks (apt, torch)
+	@WITH_TORCH=$(WITH_TORCH) tools/setup/apt.sh
+ifneq ($(WITH_TORCH),0)
+	@PYTHON='$(PYTHON)' LIBTORCH='$(LIBTORCH)' tools/setup/torch.sh
+endif
+
+.PHONY: run
+run: all ## a broker from the build folder: builtin models, private socket, log to the terminal
+	@mkdir -p -m 700 $(BUILD)/run
+	@echo "  export INFBROKER_SOCKET=$(abspath $(BUILD))/run/socket   # for clients in another terminal"
+	@exec $(BUILD)/infbroker --builtin --verbose --socket $(abspath $(BUILD))/run/socket $(ARGS)
+
+.PHONY: demo
+demo: deps ## classify real photographs through a broker, then measure it (IMAGE=my.jpg, ROUNDS=3)
+	@$(MAKE) --no-print-directory $(JOBS) all floor
+	@IMAGE='$(IMAGE)' ROUNDS='$(ROUNDS)' tools/demo/demo.sh
+
+.PHONY: case-study
+case-study: deps ## the table of the demo at full length (ROUNDS=9)
+	@$(MAKE) --no-print-directory $(JOBS) all floor
+	@ROUNDS='$(or $(ROUNDS),9)' tools/demo/demo.sh --table-only
+
+.PHONY: floor
+floor: $(call programs,$(wildcard tests/bench/plugin_loop.c))
+
+.PHONY: model
+model: ## export the demo's network to build/demo/models
+	@tools/demo/export.sh
+
+.PHONY: check
+check: deps ## every test: sanitizers, both loops, the real model; at most 25 minutes (R=name: some rows)
+	@$(MAKE) --no-print-directory $(JOBS) tests
+	@$(MAKE) --no-print-directory $(JOBS) $(ASAN) tests
+	@$(MAKE) --no-print-directory $(JOBS) $(TSAN) tsan-tests
+	@$(MAKE) --no-print-directory $(JOBS) $(MUTATED) tests
+	@WITH_TORCH='$(WITH_TORCH)' PYTHON='$(PYTHON)' LIBTORCH='$(LIBTORCH)' tests/run.sh full
+
+.PHONY: check-quick
+check-quick: ## what to run after each edit: units and integration, about a minute
+	@$(MAKE) --no-print-directory $(JOBS) tests
+	@WITH_TORCH='$(WITH_TORCH)' PYTHON='$(PYTHON)' LIBTORCH='$(LIBTORCH)' tests/run.sh quick
+
+.PHONY: check-includes check-headers check-abi
+check-includes: ## the direction of includes
+	@tests/check-includes.sh
+check-headers: ## each header compiles alone, the public ones as C99, C11 and C++17
+	@tests/check-headers.sh
+check-abi: all ## exported symbols against the golden list, man pages, library dependencies
+	@tests/check-abi.sh
+
+.PHONY: asan ubsan tsan
+asan: ## units and integration under ASan and UBSan (T=name: some)
+	@$(MAKE) --no-print-directory $(JOBS) $(ASAN) tests
+	@BUILD=$(BUILD)/asan tests/run-set.sh unit integ
+ubsan: ## the same under UBSan alone
+	@$(MAKE) --no-print-directory $(JOBS) BUILD=$(BUILD)/ubsan SAN=undefined WITH_TORCH=0 tests
+	@BUILD=$(BUILD)/ubsan tests/run-set.sh unit integ
+tsan: ## what runs in one process under TSan
+	@$(MAKE) --no-print-directory $(JOBS) $(TSAN) tsan-tests
+	@BUILD=$(BUILD)/tsan CK_FORK=no tests/run-set.sh unit
+
+.PHONY: adversary stress fuzz bench
+adversary: ## hostile clients against an ASan broker, 10^6 flips on each loop
+	@$(MAKE) --no-print-directory $(JOBS) $(ASAN) tests
+	@for loop in io_uring epoll; do \
+		INF_LOOP=$$loop INF_LONG=1 TEST_TIMEOUT=7200 BUILD=$(BUILD)/asan tests/run-set.sh adversary || exit 1; done
+stress: ## kills under load, parked round trips, removed fences
+	@$(MAKE) --no-print-directory $(JOBS) tests
+	@$(MAKE) --no-print-directory $(JOBS) $(MUTATED) tests
+	@INF_LONG=1 TEST_TIMEOUT=3600 tests/run-set.sh stress
+
+FUZZ := BUILD=$(BUILD)/fuzz CC=clang SAN=address,undefined,fuzzer-no-link WITH_TORCH=0
+FUZZERS := $(call unit_tests,$(FUZZ_SRC))
+fuzz: ## libFuzzer on the validators and the control messages (F=name SECS=60)
+	@tools/setup/apt.sh fuzz
+	@$(MAKE) --no-print-directory $(JOBS) $(FUZZ) fuzzers
+	@for f in $(BUILD)/fuzz/tests/fuzz/*$(F)*; do \
+		mkdir -p $(BUILD)/corpus/$${f##*/}; \
+		echo "$${f##*/}"; $$f -max_total_time=$(or $(SECS),60) -print_final_stats=1 $(BUILD)/corpus/$${f##*/} || exit 1; \
+	done
+.PHONY: fuzzers
+fuzzers: $(FUZZERS)
+$(BUILD)/tests/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(TEST_LIBS)
+	$(say) LINK $@
+	$(Q)mkdir -p $(@D)
+	$(Q)$(call link_test,-fsanitize=fuzzer)
+
+bench: ## latencies and rates of each layer, with their floors (B=name: some)
+	@$(MAKE) --no-print-directory $(JOBS) tests
+	@tests/bench/run.sh $(B)
+
+.PHONY: lint
+lint: ## forbidden calls, licence tags, scripts, formatting; clang-tidy's opinion
+	@tests/lint.sh
+
+# --- install -----------------------------------------------------------------------------------------------
+
+D := $(DESTDIR)
+MAN_PAGES := $(sort $(wildcard client/man/* broker/man/* tools/*/*.1 tools/*/man/*))
+HEADERS := client.h types.h version.h backend.h
+UNITS := infbroker.socket infbroker.service
+installed_units = $(addprefix $(D)$(UNITDIR)/,$(UNITS))
+
+.PHONY: install
+install: all $(patsubst $(BUILD)/%,$(BUILD)/install/%,$(TOOLS)) ## DESTDIR=, PREFIX=/usr/local, LIBDIR=, BINDIR=
+	install -d $(D)$(BINDIR) $(D)$(LIBDIR)/pkgconfig $(D)$(PLUGINDIR) $(D)$(INCLUDEDIR)/inf $(D)$(UNITDIR)
+	install -m 755 $(BUILD)/infbroker $(BUILD)/infbroker-executor $(patsubst $(BUILD)/%,$(BUILD)/install/%,$(TOOLS)) $(D)$(BINDIR)
+	install -m 755 $(BUILD)/$(SONAME) $(D)$(LIBDIR)
+	ln -sf $(SONAME) $(D)$(LIBDIR)/libinfclient.so
+	install -m 644 $(BUILD)/libinfclient.a $(D)$(LIBDIR)
+	install -m 644 $(addprefix include/inf/,$(HEADERS)) $(D)$(INCLUDEDIR)/inf
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
+		-e 's|@VERSION@|$(VERSION)|' client/libinfclient.pc.in > $(D)$(LIBDIR)/pkgconfig/libinfclient.pc
+	$(if $(TORCH_PLUGIN),install -m 755 $(TORCH_PLUGIN) $(D)$(PLUGINDIR))
+	$(foreach unit,$(UNITS),sed -e 's|@BINDIR@|$(BINDIR)|' broker/systemd/$(unit) > $(D)$(UNITDIR)/$(unit) &&) :
+	$(foreach page,$(MAN_PAGES),install -D -m 644 $(page) \
+		$(D)$(MANDIR)/man$(subst .,,$(suffix $(page)))/$(notdir $(page)) &&) :
+
+.PHONY: uninstall
+uninstall: ## takes away what install put there
+	rm -f $(addprefix $(D)$(BINDIR)/,infbroker infbroker-executor shmctl infclassify)
+	rm -f $(addprefix $(D)$(LIBDIR)/,$(SONAME) libinfclient.so libinfclient.a pkgconfig/libinfclient.pc)
+	rm -f $(addprefix $(D)$(INCLUDEDIR)/inf/,$(HEADERS)) $(installed_units)
+	rm -f $(foreach page,$(MAN_PAGES),$(D)$(MANDIR)/man$(subst .,,$(suffix $(page)))/$(notdir $(page)))
+	rm -f $(D)$(PLUGINDIR)/libinf-backend-torch.so
+	-rmdir $(D)$(PLUGINDIR) $(D)$(LIBDIR)/infbroker $(D)$(INCLUDEDIR)/inf 2>/dev/null || :
+
+.PHONY: clean
+clean: ## remove the build folder
+	rm -rf $(BUILD)
+
+-include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

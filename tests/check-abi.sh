@@ -1,0 +1,34 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# check-abi.sh - what libinfclient exports is what tests/abi/libinfclient.symbols says, what client.h declares and what
+# has a man page; it needs libc alone, and the front libc and liburing alone. Rewrite the golden with: check-abi.sh --write
+set -u
+cd "$(dirname "$0")/.." || exit 1
+BUILD=${BUILD:-build}
+golden=tests/abi/libinfclient.symbols
+passed=0 failed=0
+
+same() { # NAME FILE FILE
+	if diff -u "$2" "$3"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "failed: $1"; fi
+}
+exported() { nm -D --defined-only --with-symbol-versions "$BUILD/libinfclient.so" | awk '$2 != "A" { print $3 }' | LC_ALL=C sort; }
+declared() { # one name per INF_EXPORT in client.h, also where the prototype goes over several lines
+	sed -n '/^INF_EXPORT/s/.*[ *]\(inf_[a-z_]*\)(.*/\1/p' include/inf/client.h | LC_ALL=C sort
+}
+needed() { ldd "$1" | awk '{ print $1 }' | sed 's/\.so.*//' | grep -vE '^(linux-vdso|/lib.*ld-linux.*|libc|lib(asan|ubsan|tsan|gcc_s|m))$' | sort; }
+
+[ "${1-}" != --write ] || { exported >"$golden"; exit; }
+same 'exported symbols' "$golden" <(exported)
+same 'every declared call is exported, nothing else' <(declared) <(exported | sed 's/@.*//')
+same 'libinfclient needs libc alone' /dev/null <(needed "$BUILD/libinfclient.so")
+same 'infbroker needs libc and liburing alone' <(echo liburing) <(needed "$BUILD/infbroker")
+for name in $(declared); do
+	if [ -e "client/man/$name.3" ]; then
+		passed=$((passed + 1))
+	else
+		failed=$((failed + 1))
+		echo "failed: client/man/$name.3 is not there"
+	fi
+done
+echo "$passed passed, $failed failed, 0 skipped"
+[ $failed -eq 0 ]

@@ -1,0 +1,64 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# check-includes.sh - the direction of includes: include/inf <- shm <- client, tools, broker; inside broker:
+# job.h <- stages <- pipeline <- main. Any other edge is a failure, and so is a public header that needs a private one.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+n=0 bad=0
+
+# FOLDER-OF-FILE -> regular expression of what it may include. The first row that fits decides.
+allowed() {
+	case $1 in
+	include/inf/*) echo '^inf/' ;;
+	shm/*) echo '^(inf|shm)/' ;;
+	client/*) echo '^(inf|shm|client)/' ;;
+	broker/policy/*) echo '^broker/policy/' ;;
+	broker/backends/builtin/*) echo '^(inf|broker/backends/builtin)/' ;;
+	broker/backends/torch/*) echo '^(inf|broker/backends/torch)/' ;;
+	broker/executor/*) echo '^(inf|shm|broker/executor)/' ;;
+	broker/job.h) echo '^(inf/|shm/|broker/loop.h|broker/policy/)' ;;
+	broker/*) echo '^(inf/|shm/|broker/[a-z_]+\.h$|broker/policy/)' ;;
+	tools/sim/*) echo '^(inf|tools/sim|broker/policy)/' ;;
+	tools/*) echo "^(inf|shm|$(dirname "$1"))/" ;;
+	tests/bench/*) echo '^(inf|shm|tests/bench|tests/support)/' ;;
+	*) echo . ;;
+	esac
+}
+
+# Stages of a request's way: each may know job.h and the helpers, none the others; pipeline.c knows them all.
+stages='intake dispatch collect completion recovery'
+# Callers that are above the stages, and two edges inside: who ends a request posts it.
+stage_edges='pipeline:intake pipeline:dispatch pipeline:collect pipeline:completion pipeline:recovery
+completion:intake recovery:intake recovery:collect recovery:completion lanes:intake'
+
+is_stage_edge_wrong() {
+	local from to
+	from=$(basename "$1"); from=${from%.*}
+	to=$(basename "$2" .h)
+	[[ " $stages " == *" $to "* ]] || return 1
+	[ "$from" != "$to" ] || return 1
+	[[ " ${stage_edges//$'\n'/ } " != *" $from:$to "* ]]
+}
+
+fail() {
+	echo "$1 includes $2: $3"
+	bad=$((bad + 1))
+}
+
+while IFS=: read -r file _ line; do
+	name=$(sed -E 's/^[[:space:]]*#[[:space:]]*include[[:space:]]*[<"]([^>"]+)[>"].*/\1/' <<<"$line")
+	# System headers are nobody's edge, ours are known by their folder.
+	case $name in inf/* | shm/* | client/* | broker/* | tools/* | tests/*) ;; *)
+		[[ $line == *\"* ]] && fail "$file" "$name" 'name it by its folder'
+		continue ;;
+	esac
+	n=$((n + 1))
+	[[ $name =~ $(allowed "$file") ]] || fail "$file" "$name" 'not an allowed edge'
+	case $file in broker/*.[ch])
+		[[ $file == broker/*/* ]] || ! is_stage_edge_wrong "$file" "$name" || fail "$file" "$name" 'stages do not include each other'
+		;;
+	esac
+done < <(grep -nE '^[[:space:]]*#[[:space:]]*include' -r include shm client broker tools tests --include='*.[ch]' \
+	--include='*.cc' --include='*.cpp')
+echo "$((n - bad)) passed, $bad failed, 0 skipped"
+[ $bad -eq 0 ]
