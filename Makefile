@@ -23,6 +23,7 @@ LIBDIR ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 MANDIR ?= $(PREFIX)/share/man
 UNITDIR ?= $(PREFIX)/lib/systemd/system
+SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
 PLUGINDIR ?= $(LIBDIR)/infbroker/backends
 
 WITH_TORCH ?= auto
@@ -147,9 +148,13 @@ $(BUILD)/obj/%.o: %.cc $(BUILD)/.torch-dir
 	$(Q)$(CXX) $(ALL_CPPFLAGS) $(ALL_CXXFLAGS) -isystem $(TORCH_DIR)/include \
 		-isystem $(TORCH_DIR)/include/torch/csrc/api/include -MMD -MP -c -o $@ $<
 
-# Rewritten only when another torch is found, so that its objects are built anew then.
-$(BUILD)/.torch-dir: FORCE
-	@mkdir -p $(@D); echo '$(TORCH_DIR)' | cmp -s - $@ || echo '$(TORCH_DIR)' > $@
+# Rewritten only when they change, so that what knows them is built anew then.
+REMEMBERED_torch-dir := $(TORCH_DIR)
+REMEMBERED_plugin-dir := $(PLUGINDIR)
+$(BUILD)/.torch-dir $(BUILD)/.plugin-dir: $(BUILD)/.%: FORCE
+	@mkdir -p $(@D); echo '$(REMEMBERED_$*)' | cmp -s - $@ || echo '$(REMEMBERED_$*)' > $@
+$(BUILD)/obj/broker/executor/backend.o: $(BUILD)/.plugin-dir
+$(BUILD)/obj/broker/executor/backend.o: ALL_CPPFLAGS += -DINF_PLUGIN_DIR='"$(PLUGINDIR)"'
 .PHONY: FORCE
 FORCE:
 
@@ -358,7 +363,7 @@ bench: ## latencies and rates of each layer, with their floors (B=name: some)
 	@tests/bench/run.sh $(B)
 
 .PHONY: lint
-lint: ## forbidden calls, licence tags, scripts, formatting; clang-tidy's opinion
+lint: ## forbidden calls, licence tags, scripts, formatting; with TIDY=1 clang-tidy
 	@tests/lint.sh
 
 # --- install -----------------------------------------------------------------------------------------------
@@ -367,7 +372,7 @@ D := $(DESTDIR)
 MAN_PAGES := $(sort $(wildcard client/man/* broker/man/* tools/*/*.1 tools/*/man/*))
 HEADERS := client.h types.h version.h backend.h
 UNITS := infbroker.socket infbroker.service
-installed_units = $(addprefix $(D)$(UNITDIR)/,$(UNITS))
+installed_units = $(addprefix $(D)$(UNITDIR)/,$(UNITS)) $(D)$(SYSUSERSDIR)/infbroker.conf
 
 .PHONY: install
 install: all $(patsubst $(BUILD)/%,$(BUILD)/install/%,$(TOOLS)) ## DESTDIR=, PREFIX=/usr/local, LIBDIR=, BINDIR=
@@ -381,6 +386,7 @@ install: all $(patsubst $(BUILD)/%,$(BUILD)/install/%,$(TOOLS)) ## DESTDIR=, PRE
 		-e 's|@VERSION@|$(VERSION)|' client/libinfclient.pc.in > $(D)$(LIBDIR)/pkgconfig/libinfclient.pc
 	$(if $(TORCH_PLUGIN),install -m 755 $(TORCH_PLUGIN) $(D)$(PLUGINDIR))
 	$(foreach unit,$(UNITS),sed -e 's|@BINDIR@|$(BINDIR)|' broker/systemd/$(unit) > $(D)$(UNITDIR)/$(unit) &&) :
+	install -D -m 644 broker/systemd/infbroker.sysusers $(D)$(SYSUSERSDIR)/infbroker.conf
 	$(foreach page,$(MAN_PAGES),install -D -m 644 $(page) \
 		$(D)$(MANDIR)/man$(subst .,,$(suffix $(page)))/$(notdir $(page)) &&) :
 

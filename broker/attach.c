@@ -148,7 +148,9 @@ int session_attached(struct broker *broker, uint32_t session_id, uint32_t region
 	region->attach = error ? ATTACH_NONE : ATTACH_DONE;
 	if (session->state != SESSION_READY)
 		goto out;
-	if (error)
+	if (error && region->state == REGION_RETIRED && !region->handle)
+		regions_drop(session, region); /* its OPEN was undone meanwhile */
+	else if (error)
 		open_attach_failed(broker, session, error);
 	else if (region->kind == INF_REGION_OUTPUT && region->state == REGION_OFFERED && region->handle)
 		show_output(broker, session, region);

@@ -261,6 +261,9 @@ void open_attach_failed(struct broker *broker, struct session *session, int erro
 {
 	char text[INF_CTL_TEXT_BYTES];
 
+	/* The OPEN that needed this region was undone meanwhile, and nothing else needs it. */
+	if (!session->opening && !session->n_handles)
+		return;
 	log_line("%s: the executor cannot map its memory: %s", session_text(session), strerror(-error));
 	if (!session->opening || session->opening->grow) {
 		session_end(broker, session, "the executor cannot map its memory");

@@ -11,8 +11,8 @@
  *	                    └──FAILED, died────┴──────► FAILED ──its file changed──► LOADING
  *
  * While an executor loads a file it may die of it: that file (inode, mtime, size) is FAILED until it changes, or every
- * executor would die of it again. One that was READY before gets LOAD_DEATHS_MAX chances, since a kill from outside may hit
- * any moment.
+ * executor would die of it again. Where something else may have killed it (a batch that was running, a kill from outside
+ * for a file that was READY before) it gets LOAD_DEATHS_MAX chances.
  *
  * A model's id is its index in broker.models. What an executor says is judged here: -EPROTO has it killed.
  */
@@ -532,6 +532,7 @@ int registry_loaded(struct broker *broker, const struct inf_ctl_loaded *msg)
 	struct model *model = model_of(broker, msg->model);
 	struct inf_signature signature = msg->signature;
 	const char *wrong;
+	bool is_news;
 
 	if (!model || broker->executor.loading != (int32_t)msg->model || msg->in_place > 1)
 		return -EPROTO;
@@ -549,6 +550,7 @@ int registry_loaded(struct broker *broker, const struct inf_ctl_loaded *msg)
 		pipeline_model_gone(broker, model, INF_NO_MODEL);
 		session_model_replaced(broker, model, NULL);
 	}
+	is_news = !model->was_ready || signature.hash != model->signature.hash;
 	model->signature = signature;
 	take_times(model, msg->time_ns);
 	model->in_place = msg->in_place;
@@ -559,7 +561,8 @@ int registry_loaded(struct broker *broker, const struct inf_ctl_loaded *msg)
 	model->n_load_deaths = 0;
 	if (model->superseded)
 		return 0; /* its file went meanwhile: registry_reap() unloads it */
-	log_ready(model);
+	if (is_news || broker->config->verbose)
+		log_ready(model);
 	take_over(broker, model);
 	serve(broker, model->name);
 	return 0;
@@ -567,14 +570,14 @@ int registry_loaded(struct broker *broker, const struct inf_ctl_loaded *msg)
 
 /* --- death of the executor ------------------------------------------------------------------------------------------------ */
 
-static void loader_died(struct broker *broker, struct model *model)
+static void loader_died(struct broker *broker, struct model *model, bool was_busy)
 {
 	model->n_load_deaths++;
-	if (!model->was_ready || model->n_load_deaths >= LOAD_DEATHS_MAX)
+	if ((!model->was_ready && !was_busy) || model->n_load_deaths >= LOAD_DEATHS_MAX)
 		fail(broker, model, "it killed the executor that loaded it; it is tried again when its file changes");
 }
 
-void registry_executor_died(struct broker *broker)
+void registry_executor_died(struct broker *broker, bool was_busy)
 {
 	int32_t loading = broker->executor.loading;
 
@@ -591,5 +594,5 @@ void registry_executor_died(struct broker *broker)
 			pipeline_model_gone(broker, broker->models[i], INF_NO_MODEL);
 	}
 	if (loading >= 0 && broker->models[loading])
-		loader_died(broker, broker->models[loading]);
+		loader_died(broker, broker->models[loading], was_busy);
 }

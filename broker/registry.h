@@ -19,8 +19,11 @@ int registry_loading(struct broker *broker, const struct inf_ctl_loading *msg);
 int registry_loaded(struct broker *broker, const struct inf_ctl_loaded *msg);
 int registry_failed(struct broker *broker, const struct inf_ctl_failed *msg);
 
-/* The executor died: models are not loaded any more; the one it was loading is FAILED until its file changes. */
-void registry_executor_died(struct broker *broker);
+/*
+ * The executor died: models are not loaded any more; the one it was loading is FAILED until its file changes. `was_busy` =
+ * batches were running, which may have killed it as well: then only the third such death in a row counts.
+ */
+void registry_executor_died(struct broker *broker, bool was_busy);
 
 /* Starts a scan (at executor start and on SIGHUP). */
 void registry_scan(struct broker *broker);

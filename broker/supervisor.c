@@ -404,7 +404,7 @@ static void fill_arguments(const struct config *config, const char *path, char n
 /* Our own environment, with the allocator's settings (an administrator's go first). */
 static void fill_environment(char *environment[ENVIRONMENT_MAX])
 {
-	static char tunables[] = "GLIBC_TUNABLES=" EXECUTOR_MALLOC_TUNABLES;
+	static char tunables[] = EXECUTOR_MALLOC_TUNABLES;
 	uint32_t n = 0;
 
 	for (char **entry = environ; entry && *entry && n < ENVIRONMENT_MAX - 2; entry++)
@@ -586,7 +586,7 @@ int supervisor_start(struct broker *broker)
 		executor->n_start_failures = (uint32_t)broker->config->executor_deaths_max;
 	executor->n_deaths_in_row += executor->n_deaths_in_row == 1; /* never at once: what failed will fail */
 	start_again(broker);
-	return executor->state == EXECUTOR_FAILED ? r : 0;
+	return 0;
 }
 
 /* --- back-off -------------------------------------------------------------------------------------------------------- */
@@ -679,6 +679,7 @@ static void on_exit_of_executor(struct loop_source *source, void *context)
 {
 	struct broker *broker = context;
 	struct executor *executor = &broker->executor;
+	bool was_busy = broker->n_running > 0;
 	siginfo_t info = { 0 };
 
 	if (waitid(P_PIDFD, (id_t)source->fd, &info, WEXITED | WNOHANG) < 0 || !info.si_pid)
@@ -690,7 +691,7 @@ static void on_exit_of_executor(struct loop_source *source, void *context)
 	executor->state = EXECUTOR_NONE;
 	/* The order matters: jobs leave the batches, then models leave the jobs, then sessions are settled. */
 	pipeline_executor_died(broker);
-	registry_executor_died(broker);
+	registry_executor_died(broker, was_busy);
 	session_executor_died(broker);
 	instances_free(broker);
 	executor->state = EXECUTOR_WAITING;

@@ -7,7 +7,7 @@
 
 #include "broker/job.h"
 
-/* Starts the executor. 0 or -errno; a failed start is retried with back-off like a death. */
+/* Starts the executor. 0, or -EALREADY; a start that fails is logged, and retried with back-off like a death. */
 int supervisor_start(struct broker *broker);
 
 /*

@@ -71,7 +71,7 @@ struct inf_request {
 	struct lane *lane; /* of the last submission */
 	struct arena_block *block; /* packed inputs; NULL for pings */
 	struct arena_block *ext;   /* struct inf_ext_tensor per input, or NULL */
-	uint64_t tag;		   /* times submitted << 32 | index in requests[] */
+	uint64_t tag;		   /* atomic: times submitted << 32 | index in requests[] */
 	uint64_t pos;		   /* of the submission on its lane */
 	uint64_t deadline_ns;
 	void *data;
@@ -186,7 +186,7 @@ static inline bool infc_is_lost(const struct inf_client *client)
 	return inf_load32_acquire(&client->lost);
 }
 
-/* The broker is gone: no more submissions, sleepers of this lane's liveness word are woken. */
+/* The broker is gone: no more submissions, all sleepers are woken. */
 void infc_mark_lost(struct inf_client *client);
 /* The page that tells a forked child that it is one. NULL = no memory. */
 const uint64_t *infc_fork_guard_new(void);
@@ -250,6 +250,7 @@ static inline bool infc_lane_has_news(const struct lane *lane)
 
 /* --- requests (request.c) --- */
 
+/* The request with that index, or NULL; whether it is in flight under that tag is for the caller to see. */
 struct inf_request *infc_request_find(const struct inf_client *client, uint64_t tag);
 /* A request of the model without memory: recycled or new. NULL = no memory. */
 struct inf_request *infc_request_get(struct inf_model *model, struct lane *lane);

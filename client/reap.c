@@ -141,7 +141,8 @@ static void complete(struct lane *lane, const struct inf_completion *body)
 	struct inf_request *req = infc_request_find(lane->client, body->tag);
 	enum inf_status status = body->status < INF_STATUS_N ? body->status : INF_MODEL_ERROR;
 
-	if (!req || !is_pending(req, lane))
+	/* State first: its acquire is what makes the other members ours to read. */
+	if (!req || !is_pending(req, lane) || inf_load64(&req->tag) != body->tag)
 		return;
 	if (status == INF_OK && !req->model->is_ping)
 		status = body->flags & INF_COMP_OUTPUT ? take_output(req, body) : INF_MODEL_ERROR;

@@ -22,9 +22,7 @@ struct inf_request *infc_request_find(const struct inf_client *client, uint64_t 
 	uint32_t idx = (uint32_t)tag;
 
 	/* Acquire: pairs with the release in enter(), the entry is set. */
-	if (idx >= inf_load32_acquire(&client->n_requests))
-		return NULL;
-	return client->requests[idx]->tag == tag ? client->requests[idx] : NULL;
+	return idx < inf_load32_acquire(&client->n_requests) ? client->requests[idx] : NULL;
 }
 
 static bool enter(struct inf_client *client, struct inf_request *req)

@@ -74,7 +74,7 @@ static int publish(struct lane *lane, struct inf_request *req)
 	req->lane = lane;
 	req->pos = lane->sq.tail;
 	req->tenancy = inf_load32(&lane->tenancy);
-	req->tag += 1ull << 32;
+	inf_store64(&req->tag, req->tag + (1ull << 32));
 	fill_slot(inf_sq_slot(&lane->sq), req);
 	/* Release: pairs with who waits in another thread, and with a sweep after the broker's death. */
 	inf_store32_release(&req->state, INFC_FLIGHT);

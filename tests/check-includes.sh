@@ -17,7 +17,7 @@ allowed() {
 	broker/backends/torch/*) echo '^(inf|broker/backends/torch)/' ;;
 	broker/executor/*) echo '^(inf|shm|broker/executor)/' ;;
 	broker/job.h) echo '^(inf/|shm/|broker/loop.h|broker/policy/)' ;;
-	broker/*) echo '^(inf/|shm/|broker/[a-z_]+\.h$|broker/policy/)' ;;
+	broker/*) echo '^(inf/|shm/|broker/[a-z_]+\.h$|broker/policy/|broker/executor/memory\.h$)' ;;
 	tools/sim/*) echo '^(inf|tools/sim|broker/policy)/' ;;
 	tools/*) echo "^(inf|shm|$(dirname "$1"))/" ;;
 	tests/bench/*) echo '^(inf|shm|tests/bench|tests/support)/' ;;
@@ -29,7 +29,7 @@ allowed() {
 stages='intake dispatch collect completion recovery'
 # Callers that are above the stages, and two edges inside: who ends a request posts it.
 stage_edges='pipeline:intake pipeline:dispatch pipeline:collect pipeline:completion pipeline:recovery
-completion:intake recovery:intake recovery:collect recovery:completion lanes:intake'
+completion:intake recovery:intake recovery:collect recovery:completion lanes:intake attach:recovery open:recovery'
 
 is_stage_edge_wrong() {
 	local from to

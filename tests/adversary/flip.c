@@ -151,7 +151,7 @@ static int one_session(const char *path, uint64_t n_flips_max, uint64_t *statuse
 
 	if (r)
 		return r;
-	r = raw_model(&raw, "add_sub", 8);
+	r = raw_model(&raw, "add_sub", 256);
 	if (r) {
 		raw_close(&raw);
 		return r;
@@ -164,7 +164,9 @@ static int one_session(const char *path, uint64_t n_flips_max, uint64_t *statuse
 		while (inf_cq_peek(&raw.cq) == INF_PEEK_FULL) {
 			inf_cq_take(&raw.cq, &completion);
 			statuses[completion.status < INF_STATUS_N ? completion.status : 0]++;
-			inf_store32_release(&raw.request->release[completion.out_idx % INF_OUTPUTS], completion.generation);
+			if (completion.flags & INF_COMP_OUTPUT)
+				inf_store32_release(&raw.request->release[completion.out_idx % INF_OUTPUTS],
+						    completion.generation);
 		}
 		inf_cq_done(&raw.cq);
 		if (raw.sq.tail - raw.cq.head >= INF_SLOTS - 8) { /* lost count of what a flip swallowed */

@@ -67,14 +67,19 @@ static void model_init(struct inf_signature *sig, const char *what, uint8_t dtyp
 	memset(sig, 0, sizeof(*sig));
 	name(sig->name, what);
 	sig->version = 1;
-	sig->flags = INF_SIG_BATCHABLE;
 	sig->n_inputs = sig->n_outputs = 1;
-	sig->batch_max = 64;
+	sig->batch_max = 1;
 	name(sig->inputs[0].name, "x");
 	sig->inputs[0].dtype = dtype;
 	sig->inputs[0].rank = 2;
-	sig->inputs[0].flags = INF_SPEC_BATCH;
-	sig->inputs[0].dims[0] = -1;
+	sig->inputs[0].dims[0] = sig->inputs[0].dims_max[0] = 2;
+	if (dim > 0) {
+		sig->flags = INF_SIG_BATCHABLE;
+		sig->batch_max = 64;
+		sig->inputs[0].flags = INF_SPEC_BATCH;
+		sig->inputs[0].dims[0] = -1;
+		sig->inputs[0].dims_max[0] = 0;
+	}
 	sig->inputs[0].dims[1] = dim;
 	sig->inputs[0].dims_max[1] = dim_max;
 	sig->outputs[0] = sig->inputs[0];
@@ -340,7 +345,8 @@ static void write_output(struct inf_out_head *head, const struct inf_tensor_spec
 			 const void *data)
 {
 	struct inf_out_tensor *tensor = (void *)(head + 1);
-	uint64_t bytes = rows * (uint64_t)dim * inf_dtype_size(spec->dtype);
+	int64_t first = spec->flags & INF_SPEC_BATCH ? rows : spec->dims[0];
+	uint64_t bytes = (uint64_t)first * (uint64_t)dim * inf_dtype_size(spec->dtype);
 
 	*head = (struct inf_out_head){ .n_outputs = 1, .rows = rows };
 	*tensor = (struct inf_out_tensor){
@@ -348,7 +354,7 @@ static void write_output(struct inf_out_head *head, const struct inf_tensor_spec
 		.rank = 2,
 		.offset = inf_out_head_bytes(1),
 		.bytes = bytes,
-		.dims = { rows, dim },
+		.dims = { first, dim },
 	};
 	assert(tensor->offset + bytes <= OUTPUT_STRIDE);
 	if (data)

@@ -23,7 +23,7 @@ const char *rig_path(const struct rig *rig);
 struct inf_client *rig_open(struct rig *rig);
 
 /*
- * Models: "echo" f32[-1][4] -> the same; "vary" i32[-1][<=8] -> the same; "big" u8[-1][1 MiB] -> u8[-1][1];
+ * Models: "echo" f32[-1][4] -> the same; "vary" i32[2][<=8] -> the same, no batches; "big" u8[-1][1 MiB] -> u8[-1][1];
  * "loading" and all others are refused. From here on the thread answers requests with their input.
  */
 void rig_echo(struct rig *rig);

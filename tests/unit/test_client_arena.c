@@ -26,7 +26,7 @@ static void teardown(void)
 	free(memory);
 }
 
-START_TEST(sizes)
+START_TEST(every_size)
 {
 	static const uint64_t sizes[] = { 0, 1, 63, 64, 65, 127, 128, 4095, 4096, 4097, 65536, 300000 };
 
@@ -108,7 +108,7 @@ Suite *suite_client_arena(void)
 	TCase *tc = tcase_create("blocks");
 
 	tcase_add_checked_fixture(tc, setup, teardown);
-	tcase_add_test(tc, sizes);
+	tcase_add_test(tc, every_size);
 	tcase_add_test(tc, whole_region_and_no_more);
 	tcase_add_test(tc, random_blocks);
 	tcase_add_test(tc, tiny_regions);

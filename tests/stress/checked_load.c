@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * checked_load.c - checked_load SOCKET THREADS DEPTH SECONDS: honest load, every answer checked, one JSON line at the end.
+ * Exit 0 where nothing was wrong or lost.
+ */
+#define _GNU_SOURCE 1
+#include "tests/support/load.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int main(int argc, char **argv)
+{
+	struct load load = { 0 };
+	int r;
+
+	if (argc != 5)
+		return 2;
+	load.socket_path = argv[1];
+	load.n_threads = (uint32_t)strtoul(argv[2], NULL, 10);
+	load.depth = (uint32_t)strtoul(argv[3], NULL, 10);
+	load.until_ns = load_now_ns() + (uint64_t)(strtod(argv[4], NULL) * 1e9);
+	r = load_run(&load);
+	if (r)
+		fprintf(stderr, "checked_load: %s\n", strerror(-r));
+	load_print(&load);
+	return r || load.n_wrong || !load.n;
+}
