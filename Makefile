@@ -234,7 +234,7 @@ TEST_LIBS := $(addprefix $(BUILD)/lib/,support.a client.a front.a executor.a shm
 link_test = $(LINK) -o $@ $(filter %.o,$^) -Wl,--start-group $(TEST_LIBS) -Wl,--end-group $(1) \
 	-luring -ljansson -ldl -lpthread -lm
 
-.SECONDARY: $(call objects,$(UNIT_SRC) $(PROGRAM_SRC) $(FUZZ_SRC))
+.SECONDARY: $(call objects,$(UNIT_SRC) $(PROGRAM_SRC) $(FUZZ_SRC) tests/support/check_main.c)
 # A unit file defines suite_NAME(); main() in tests/support/check_main.c calls it under the name test_suite().
 $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(BUILD)/obj/tests/support/check_main.o $(TEST_LIBS)
 	$(say) LINK $@

@@ -77,13 +77,15 @@ struct inf_options {
  * Blocks: up to a few ms, or until a socket-activated broker has started.
  * Errors: -ENOENT, -ECONNREFUSED (no broker there: see options->error), -ENAMETOOLONG (socket path),
  * -EPROTONOSUPPORT (a broker of another version), -EDQUOT (too many sessions of this user), -EACCES,
- * -EMFILE, -ENOMEM, -EINVAL (options->size, or a non-zero tail).
+ * -ECONNRESET, -EPROTO (the broker broke off the handshake), -EMFILE, -ENOMEM, -EAGAIN (no thread-specific
+ * key is left in this process), -EINVAL (options->size, or a non-zero tail).
  */
 INF_EXPORT int inf_open(struct inf_client **ret_client, const struct inf_options *options);
 
 /*
  * inf_close - ends the session: requests in flight are dropped, their memory is unmapped. Every model and
- * request of the client is invalid afterwards. NULL is allowed. No other thread may be in a call.
+ * request of the client is invalid afterwards. NULL is allowed. No other thread may be in a call, nor be
+ * ending without having called inf_thread_leave().
  */
 INF_EXPORT void inf_close(struct inf_client *client);
 
@@ -91,10 +93,12 @@ INF_EXPORT void inf_close(struct inf_client *client);
  * inf_model_open - asks for a model by name and for memory to use it.
  * @depth: rows that shall be in flight or held at once; 0 = 64. Memory for that many inputs and outputs is
  *	charged to the user.
- * @ret_model: lives until inf_close(); untouched on failure. The same name gives the same model again.
+ * @ret_model: lives until inf_close(); untouched on failure. The same name gives the same model again (and
+ *	what @depth it had); after a request ended with INF_NO_MODEL, the one that took its place.
  * Blocks: some ms (memory is faulted in here, not on the first request); no timeout while the broker lives.
  * Errors: -ENOENT (no such model), -EAGAIN (still loading: try again), -ENOEXEC (its file failed to load),
- * -EDQUOT (memory quota: ask for less depth), -ENOMEM, -ECONNRESET (broker gone), -EOWNERDEAD (after fork).
+ * -EDQUOT (memory quota: ask for less depth), -EHOSTDOWN (no executor can be started), -ENOMEM,
+ * -ECONNRESET, -EPROTO (broker gone: open a new client), -EOWNERDEAD (after fork).
  * inf_error() has the broker's own words.
  */
 INF_EXPORT int inf_model_open(struct inf_client *client, const char *name, uint32_t depth,
