@@ -73,6 +73,9 @@ static int add_region(struct inf_client *client, const struct inf_ctl_region *ms
 	if (n_fds != 1 || (msg->kind != INF_REGION_REQUEST && msg->kind != INF_REGION_OUTPUT))
 		return -EPROTO;
 	r = infc_region_add(client, msg->region, msg->kind, fds[0], msg->bytes);
+	/* Unasked: memory of a new executor, so there is some of an old one. */
+	if (!r && !msg->head.cookie)
+		inf_store32(&client->n_retiring, client->n_retiring + 1);
 	if (r || msg->kind == INF_REGION_OUTPUT)
 		return r;
 	return send_mapped(client, msg->region);
@@ -87,6 +90,8 @@ static int serve(struct inf_client *client, const union inf_ctl_any *msg, const 
 	case INF_CTL_READY:
 		return infc_region_ready(client, msg->ready.region);
 	case INF_CTL_RETIRE:
+		if (client->n_retiring)
+			inf_store32(&client->n_retiring, client->n_retiring - 1);
 		infc_region_retire(client, msg->retire.region);
 		return 0;
 	}

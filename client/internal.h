@@ -156,6 +156,7 @@ struct inf_client {
 	bool has_key;
 
 	uint32_t lost; /* atomic: the broker is gone */
+	uint32_t n_retiring; /* atomic: outputs of old executors that the broker will retire; control lock writes */
 
 	pthread_mutex_t control_lock; /* socket, regions[], models */
 	uint32_t cookie;

@@ -167,6 +167,8 @@ static int park(struct lane *lane, struct inf_request *req, uint64_t until_ns)
 	uint32_t seen, owner;
 	int r = 0;
 
+	if (inf_load32(&lane->client->n_retiring))
+		infc_control_drain(lane->client);
 	/* Our process is this word's one writer; its threads count themselves in it. */
 	__atomic_fetch_add(parked, 1, __ATOMIC_RELAXED);
 	/* Acquire: before our look at the slots below; pairs with the release in inf_cq_bump(). */

@@ -93,8 +93,8 @@ INF_EXPORT void inf_close(struct inf_client *client);
  * inf_model_open - asks for a model by name and for memory to use it.
  * @depth: rows that shall be in flight or held at once; 0 = 64. Memory for that many inputs and outputs is
  *	charged to the user.
- * @ret_model: lives until inf_close(); untouched on failure. The same name gives the same model again (and
- *	what @depth it had); after a request ended with INF_NO_MODEL, the one that took its place.
+ * @ret_model: lives until inf_close(); untouched on failure. The same name gives the same model again, with
+ *	the depth of the first time; after a request ended with INF_NO_MODEL, the one that took its place.
  * Blocks: some ms (memory is faulted in here, not on the first request); no timeout while the broker lives.
  * Errors: -ENOENT (no such model), -EAGAIN (still loading: try again), -ENOEXEC (its file failed to load),
  * -EDQUOT (memory quota: ask for less depth), -EHOSTDOWN (no executor can be started), -ENOMEM,

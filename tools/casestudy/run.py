@@ -169,6 +169,9 @@ def percentile(values, share):
 
 
 def measure(answers, before, after):
+    errors = sum(answer.get("errors", 0) for answer in answers)
+    if errors:
+        raise RuntimeError(f"{errors} answers were wrong")
     latencies = sorted(us for answer in answers for us in answer["latencies_us"])
     if not latencies:
         raise RuntimeError("not one image was answered in a round: make it longer (--seconds)")
@@ -191,9 +194,9 @@ def plan(options):
                    "--processes", str(processes), "--depth", str(depth)]
         return Row(key, "broker, " + title, [command + options.files], broker=True)
 
-    def floor(title, threads, instances):
-        command = [f"{options.build}/tests/plugin_loop", "--threads", str(threads), "--instances", str(instances)]
-        return Row("floor", "plug-in in a loop, " + title, [command + [options.plugin, options.model]])
+    def floor(title, way):
+        return Row("floor", "plug-in in a loop, " + title,
+                   [[f"{options.build}/tests/plugin_loop", options.plugin, options.model, way, "224"]])
 
     return [
         [python("a", "1 process, 1 thread", 1, 1)],
@@ -201,8 +204,8 @@ def plan(options):
         [python("b2", "a process per core, default threads", CORES, 0),
          python("b2", "a process per core, 1 thread each", CORES, 1)],
         [client("c", "4 processes, synchronous", 4, 1)],
-        [client("d", f"asynchronous, {options.depth} in flight", 1, options.depth)],
-        [floor("a thread on each core", 1, CORES), floor("one call on all cores", CORES, 1)],
+        [client("d", f"4 processes, {options.depth} in flight each", 4, options.depth)],
+        [floor("a thread on each core", "each"), floor("one call on all cores", "all")],
     ]
 
 
@@ -277,7 +280,7 @@ def main():
     parser.add_argument("files", nargs="+", help="photographs")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=3.0, help="of one row's turn")
-    parser.add_argument("--depth", type=int, default=32, help="requests in flight of row d")
+    parser.add_argument("--depth", type=int, default=8, help="requests in flight of each process of row d")
     options = parser.parse_args()
     options.model = f"{options.models}/{options.name}.pt"
     here = os.path.dirname(os.path.abspath(__file__))
