@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * attach.c - what the present executor knows of the sessions' memory, and what a new one needs to be told.
+ * attach.c - what the present executor knows of the sessions' memory, and what a new one needs to
+ * be told.
  *
- * ATTACH and its ATTACHED come before the first batch that names a region; DETACH and DETACHED before anything of the
- * session is used again. At most ATTACH_WINDOW of them are under way: after a respawn there may be thousands to send, and
- * the executor's socket holds some hundred (and the kernel bounds fds in flight). Messages that wait are states in the
- * table of regions, not a queue.
+ * ATTACH and its ATTACHED come before the first batch that names a region; DETACH and DETACHED
+ * before anything of the session is used again. At most ATTACH_WINDOW of them are under way: after
+ * a respawn there may be thousands to send, and the executor's socket holds some hundred (and the
+ * kernel bounds fds in flight). Messages that wait are states in the table of regions, not a
+ * queue.
  *
- * A new executor cannot map an old output region writable (it is sealed), so each open model gets a new region, paid for in
- * advance. Jobs in flight move there; blocks that the client still holds keep the old region readable until the last one
- * is released. Their release words are looked at here when the front is awake anyway, not by a timer.
+ * A new executor cannot map an old output region writable (it is sealed), so each open model gets
+ * a new region, paid for in advance. Jobs in flight move there; blocks that the client still holds
+ * keep the old region readable until the last one is released. Their release words are looked at
+ * here when the front is awake anyway, not by a timer.
  */
 #define _GNU_SOURCE 1
 #include "broker/config.h"
@@ -25,10 +28,10 @@
 #include <errno.h>
 #include <string.h>
 
-#define ATTACH_WINDOW 32u
+#define ATTACH_WINDOW	 32u
 #define RETIRED_EVERY_NS 100000000u
 
-/* --- the window ------------------------------------------------------------------------------------------ */
+/* --- the window --- */
 
 void attach_want(struct broker *broker, struct session *session, struct region *region)
 {
@@ -70,7 +73,8 @@ static struct region *wanted_region(struct session *session)
 	return NULL;
 }
 
-/* Sends what waits for this session, while there is room. False where the executor does not take it. */
+/* Sends what waits for this session, while there is room. False where the executor does not take
+ * it. */
 static bool pump_session(struct broker *broker, struct session *session)
 {
 	struct region *region;
@@ -111,7 +115,7 @@ void attach_pump(struct broker *broker)
 	}
 }
 
-/* --- answers ------------------------------------------------------------------------------------------------ */
+/* --- answers --- */
 
 static int send_output(struct broker *broker, struct session *session, struct region *region)
 {
@@ -152,7 +156,8 @@ int session_attached(struct broker *broker, uint32_t session_id, uint32_t region
 		regions_drop(session, region); /* its OPEN was undone meanwhile */
 	else if (error)
 		open_attach_failed(broker, session, error);
-	else if (region->kind == INF_REGION_OUTPUT && region->state == REGION_OFFERED && region->handle)
+	else if (region->kind == INF_REGION_OUTPUT && region->state == REGION_OFFERED &&
+		 region->handle)
 		show_output(broker, session, region);
 	if (session->state == SESSION_READY)
 		open_advance(broker, session);
@@ -185,7 +190,7 @@ bool session_handle_is_attached(const struct handle *handle)
 	return handle->session->attached && !handle->session->n_unattached;
 }
 
-/* --- ends ----------------------------------------------------------------------------------------------------- */
+/* --- ends --- */
 
 void attach_session_end(struct broker *broker, struct session *session)
 {
@@ -231,7 +236,7 @@ void session_executor_died(struct broker *broker)
 			executor_died(broker, broker->sessions[i]);
 }
 
-/* --- output regions of earlier generations ---------------------------------------------------------------------- */
+/* --- output regions of earlier generations --- */
 
 void attach_retire_pool(struct broker *broker, struct handle *handle)
 {
@@ -305,9 +310,10 @@ void attach_retire_some(struct broker *broker)
 	}
 }
 
-/* --- a new executor ------------------------------------------------------------------------------------------------ */
+/* --- a new executor --- */
 
-/* A new output region for the handle; the old pool retires, what is in flight moves. 0 or -errno. */
+/* A new output region for the handle; the old pool retires, what is in flight moves. 0 or
+ * -errno. */
 static int renew_output(struct broker *broker, struct session *session, struct handle *handle)
 {
 	struct output_pool *pool;
@@ -345,12 +351,16 @@ static void reattach(struct broker *broker, struct session *session)
 			attach_want(broker, session, region);
 	}
 	for (uint32_t i = 0; i < session->n_handles; i++) {
-		int r = session->handles[i].model ? renew_output(broker, session, &session->handles[i]) : 0;
+		int r = session->handles[i].model
+				? renew_output(broker, session, &session->handles[i])
+				: 0;
 
 		if (r == 0)
 			continue;
-		log_line("%s: no output region for the new executor: %s", session_text(session), strerror(-r));
-		session_end(broker, session, "there is no memory for its outputs in the new executor");
+		log_line("%s: no output region for the new executor: %s", session_text(session),
+			 strerror(-r));
+		session_end(broker, session,
+			    "there is no memory for its outputs in the new executor");
 		return;
 	}
 	attach_retire_empty(broker, session);

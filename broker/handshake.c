@@ -2,12 +2,12 @@
 /*
  * handshake.c - from HELLO to READY(0), and the questions that need no state (LANE_FD, LIST).
  *
- * The client gets the response region only after it was sealed, so it can never map it writable. The request region is
- * the client's to write: it maps and populates it, says MAPPED, and we seal it against further writable mappings before
- * we look whether all pages are there.
+ * The client gets the response region only after it was sealed, so it can never map it writable.
+ * The request region is the client's to write: it maps and populates it, says MAPPED, and we seal
+ * it against further writable mappings before we look whether all pages are there.
  *
- * A handshake that is never finished costs its user, not others: so many per user, and HANDSHAKE_NS each. One timer for
- * all of them exists only while there are some.
+ * A handshake that is never finished costs its user, not others: so many per user, and
+ * HANDSHAKE_NS each. One timer for all of them exists only while there are some.
  */
 #define _GNU_SOURCE 1
 #include "broker/config.h"
@@ -32,10 +32,11 @@
 #include <time.h>
 #include <unistd.h>
 
-#define HANDSHAKE_NS 10000000000ull /* generous: a client that is being debugged, a machine that swaps */
-#define START_STRIDE 37u	    /* spreads the first slots of sessions over cache sets */
+#define HANDSHAKE_NS \
+	10000000000ull	 /* generous: a client that is being debugged, a machine that swaps */
+#define START_STRIDE 37u /* spreads the first slots of sessions over cache sets */
 
-/* --- slow handshakes ---------------------------------------------------------------------------------- */
+/* --- slow handshakes --- */
 
 static void timer_stop(struct broker *broker)
 {
@@ -59,7 +60,8 @@ static void on_timer(struct loop_source *source, void *context)
 	for (uint32_t i = 0; i < broker->config->sessions_max; i++) {
 		struct session *session = broker->sessions[i];
 
-		if (session && session->handshaking && now_ns - session->connected_ns > HANDSHAKE_NS)
+		if (session && session->handshaking &&
+		    now_ns - session->connected_ns > HANDSHAKE_NS)
 			session_end(broker, session, "it did not finish its handshake in 10 s");
 	}
 }
@@ -76,7 +78,8 @@ static void timer_start(struct broker *broker)
 	timer->on_event = on_timer;
 	if (timer->fd < 0)
 		return;
-	if (timerfd_settime(timer->fd, 0, &every_second, NULL) < 0 || loop_add(broker->loop, timer) < 0) {
+	if (timerfd_settime(timer->fd, 0, &every_second, NULL) < 0 ||
+	    loop_add(broker->loop, timer) < 0) {
 		close(timer->fd);
 		timer->fd = -1;
 	}
@@ -104,17 +107,20 @@ void handshake_end(struct broker *broker, struct session *session)
 		timer_stop(broker);
 }
 
-/* --- HELLO ---------------------------------------------------------------------------------------------- */
+/* --- HELLO --- */
 
-static void refuse_version(struct broker *broker, struct session *session, const struct inf_ctl_hello *hello)
+static void refuse_version(struct broker *broker, struct session *session,
+			   const struct inf_ctl_hello *hello)
 {
 	const char *newer = hello->version_min > INF_CTL_VERSION ? "broker" : "client library";
 
-	log_line("%s speaks protocol %" PRIu32 "..%" PRIu32 ", not %u..%u", session_text(session), hello->version_min,
-		 hello->version_max, INF_CTL_VERSION_MIN, INF_CTL_VERSION);
+	log_line("%s speaks protocol %" PRIu32 "..%" PRIu32 ", not %u..%u", session_text(session),
+		 hello->version_min, hello->version_max, INF_CTL_VERSION_MIN, INF_CTL_VERSION);
 	if (session_refuse(broker, session, hello->head.cookie, -EPROTONOSUPPORT, INF_OK,
-			   "the library speaks protocol %" PRIu32 "..%" PRIu32 ", the broker %u..%u: update the %s",
-			   hello->version_min, hello->version_max, INF_CTL_VERSION_MIN, INF_CTL_VERSION, newer) == 0)
+			   "the library speaks protocol %" PRIu32 "..%" PRIu32
+			   ", the broker %u..%u: update the %s",
+			   hello->version_min, hello->version_max, INF_CTL_VERSION_MIN,
+			   INF_CTL_VERSION, newer) == 0)
 		session_end(broker, session, NULL);
 }
 
@@ -170,13 +176,16 @@ static int make_memory(struct broker *broker, struct session *session)
 	return make_response(broker, session);
 }
 
-static void refuse_memory(struct broker *broker, struct session *session, uint32_t cookie, int error)
+static void refuse_memory(struct broker *broker, struct session *session, uint32_t cookie,
+			  int error)
 {
-	const char *next_step = error == -EDQUOT ? "over this user's or the broker's memory limit: close sessions" :
-						   strerror(-error);
+	const char *next_step =
+		error == -EDQUOT ? "over this user's or the broker's memory limit: close sessions"
+				 : strerror(-error);
 
 	log_line("%s gets no memory: %s", session_text(session), next_step);
-	if (session_refuse(broker, session, cookie, error, INF_OK, "no memory for a session: %s", next_step) == 0)
+	if (session_refuse(broker, session, cookie, error, INF_OK, "no memory for a session: %s",
+			   next_step) == 0)
 		session_end(broker, session, NULL);
 }
 
@@ -202,7 +211,8 @@ void handshake_hello(struct broker *broker, struct session *session, const union
 	session->state = SESSION_OFFERED;
 
 	inf_ctl_init(&welcome, INF_CTL_WELCOME, hello->head.cookie);
-	welcome.version = hello->version_max < INF_CTL_VERSION ? hello->version_max : INF_CTL_VERSION;
+	welcome.version =
+		hello->version_max < INF_CTL_VERSION ? hello->version_max : INF_CTL_VERSION;
 	welcome.session = session->id;
 	welcome.features = session->features;
 	welcome.epoch = broker->epoch;
@@ -216,7 +226,7 @@ void handshake_hello(struct broker *broker, struct session *session, const union
 	close(response_fd);
 }
 
-/* --- MAPPED(0) -------------------------------------------------------------------------------------------- */
+/* --- MAPPED(0) --- */
 
 /* The bell's events are hints: it is never read, each write is an edge. */
 static void on_bell(struct loop_source *source, void *context)
@@ -249,7 +259,8 @@ void handshake_mapped(struct broker *broker, struct session *session, const unio
 	int r;
 
 	if (msg->mapped.region != region->id || msg->mapped.reserved) {
-		session_end(broker, session, "MAPPED names another region than the one that was offered");
+		session_end(broker, session,
+			    "MAPPED names another region than the one that was offered");
 		return;
 	}
 	r = regions_seal_request(session, region);
@@ -257,8 +268,9 @@ void handshake_mapped(struct broker *broker, struct session *session, const unio
 	if (r == 0)
 		r = inf_region_populate(region->map, INF_ARENA_OFFSET, false);
 	if (r < 0) {
-		session_end(broker, session, r == -ENODATA ? "it did not populate its request region" :
-							      "its request region cannot be sealed");
+		session_end(broker, session,
+			    r == -ENODATA ? "it did not populate its request region"
+					  : "its request region cannot be sealed");
 		return;
 	}
 	session->bell_source = (struct loop_source){ .fd = session->bell_fd, .on_event = on_bell };
@@ -281,7 +293,7 @@ void handshake_mapped(struct broker *broker, struct session *session, const unio
 	session_send(broker, session, &ready, NULL, 0);
 }
 
-/* --- LANE_FD, LIST ------------------------------------------------------------------------------------------ */
+/* --- LANE_FD, LIST --- */
 
 void handshake_lane_fd(struct broker *broker, struct session *session, const union inf_ctl_any *msg)
 {
@@ -290,8 +302,10 @@ void handshake_lane_fd(struct broker *broker, struct session *session, const uni
 	struct lane *lane;
 	int pair[2];
 
-	if (!(session->features & INF_FEATURE_EVENT_FD) || ask->lane >= INF_LANES || ask->reserved) {
-		session_end(broker, session, "LANE_FD for a lane that does not exist, or without that feature");
+	if (!(session->features & INF_FEATURE_EVENT_FD) || ask->lane >= INF_LANES ||
+	    ask->reserved) {
+		session_end(broker, session,
+			    "LANE_FD for a lane that does not exist, or without that feature");
 		return;
 	}
 	lane = &session->lanes[ask->lane];
@@ -301,8 +315,8 @@ void handshake_lane_fd(struct broker *broker, struct session *session, const uni
 		return;
 	}
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) < 0) {
-		session_refuse(broker, session, ask->head.cookie, -errno, INF_OK, "no descriptor for the lane: %s",
-			       strerror(errno));
+		session_refuse(broker, session, ask->head.cookie, -errno, INF_OK,
+			       "no descriptor for the lane: %s", strerror(errno));
 		return;
 	}
 	lane->event_fd = pair[0];
@@ -323,7 +337,8 @@ void handshake_list(struct broker *broker, struct session *session, const union 
 		return;
 	}
 	if (!model) {
-		session_refuse(broker, session, ask->head.cookie, -ENOENT, INF_NO_MODEL, "there are no more models");
+		session_refuse(broker, session, ask->head.cookie, -ENOENT, INF_NO_MODEL,
+			       "there are no more models");
 		return;
 	}
 	inf_ctl_init(&info, INF_CTL_INFO, ask->head.cookie);

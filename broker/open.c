@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * open.c - OPEN and GROW: a model's handle with memory for its inputs and outputs, or more memory for inputs.
+ * open.c - OPEN and GROW: a model's handle with memory for its inputs and outputs, or more memory
+ * for inputs.
  *
- *	OPEN ─► charge, make regions ─┬─ needs arena: REGION ─► (client: MAPPED) ─► seal, check ─┐
- *	                              └─ region 0 is enough ────────────────────────────────────┴─► ATTACH ...
- *	... ─► (executor: ATTACHED, all) ─► seal the output region ─► READY, REGION(output), MODEL
+ *	OPEN ─► charge, make regions ─┬─ needs arena: REGION ─► MAPPED ─► seal, check ─┐
+ *	                              └─ region 0 is enough ──────────────────────────┴─► ATTACH
+ *	─► ATTACHED, all of them ─► seal the output region ─► READY, REGION(output), MODEL
  *
- * One of them at a time per session: the library takes turns. READY comes only after ATTACHED, so that no batch can name a
- * region that the executor does not know. Whatever fails on the way, everything that this OPEN made is undone and the
- * client gets ERROR; only a client that breaks the order of messages loses its session.
+ * One of them at a time per session: the library takes turns. READY comes only after ATTACHED, so
+ * that no batch can name a region that the executor does not know. Whatever fails on the way,
+ * everything that this OPEN made is undone and the client gets ERROR; only a client that breaks
+ * the order of messages loses its session.
  *
- * An executor that dies in the middle: the OPEN is undone (-EAGAIN), a GROW just goes on, since a new executor gets all
- * request regions anyway.
+ * An executor that dies while it attaches: the OPEN is undone (-EAGAIN), a GROW just goes on, since a
+ * new executor gets all request regions anyway.
  */
 #define _GNU_SOURCE 1
 #include "broker/config.h"
@@ -31,14 +33,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The arena of region 0 serves models whose inputs take no more, so that small ones cost no further region. */
+/* The arena of region 0 serves models whose inputs take no more, so that small ones cost no
+ * further region. */
 #define SMALL_ARENA_BYTES 65536u
 
 struct session_open {
 	uint32_t cookie;
 	bool grow;
-	bool attaching;		/* waits for the executor, not for the client */
-	struct model *model;	/* NULL = GROW, or it went meanwhile */
+	bool attaching;	     /* waits for the executor, not for the client */
+	struct model *model; /* NULL = GROW, or it went meanwhile */
 	uint64_t hash;
 	uint32_t depth;
 	struct region *request; /* NULL = none needed */
@@ -53,7 +56,7 @@ struct plan {
 	uint64_t out_bytes;
 };
 
-/* --- end of an OPEN or GROW ------------------------------------------------------------------------------ */
+/* --- end of an OPEN or GROW --- */
 
 static void forget(struct session *session)
 {
@@ -82,8 +85,8 @@ static void undo(struct broker *broker, struct session *session)
 	open_drop(session);
 }
 
-static void undo_and_refuse(struct broker *broker, struct session *session, int error, enum inf_status status,
-			    const char *text)
+static void undo_and_refuse(struct broker *broker, struct session *session, int error,
+			    enum inf_status status, const char *text)
 {
 	uint32_t cookie = session->opening->cookie;
 
@@ -101,7 +104,8 @@ static struct session_open *begin(struct broker *broker, struct session *session
 	}
 	opening = calloc(1, sizeof(*opening));
 	if (!opening) {
-		session_refuse(broker, session, cookie, -ENOMEM, INF_BUSY, "the broker is out of memory");
+		session_refuse(broker, session, cookie, -ENOMEM, INF_BUSY,
+			       "the broker is out of memory");
 		return NULL;
 	}
 	opening->cookie = cookie;
@@ -109,9 +113,10 @@ static struct session_open *begin(struct broker *broker, struct session *session
 	return opening;
 }
 
-/* --- answers ------------------------------------------------------------------------------------------------ */
+/* --- answers --- */
 
-static int send_ready(struct broker *broker, struct session *session, const struct region *region, uint32_t cookie)
+static int send_ready(struct broker *broker, struct session *session, const struct region *region,
+		      uint32_t cookie)
 {
 	struct inf_ctl_ready msg;
 
@@ -120,7 +125,8 @@ static int send_ready(struct broker *broker, struct session *session, const stru
 	return session_send(broker, session, &msg, NULL, 0);
 }
 
-static int send_region(struct broker *broker, struct session *session, const struct region *region, uint32_t cookie)
+static int send_region(struct broker *broker, struct session *session, const struct region *region,
+		       uint32_t cookie)
 {
 	struct inf_ctl_region msg;
 
@@ -132,7 +138,8 @@ static int send_region(struct broker *broker, struct session *session, const str
 	return session_send(broker, session, &msg, &region->fd, 1);
 }
 
-static void send_model(struct broker *broker, struct session *session, const struct handle *handle, uint32_t cookie)
+static void send_model(struct broker *broker, struct session *session, const struct handle *handle,
+		       uint32_t cookie)
 {
 	struct inf_ctl_model msg;
 
@@ -195,7 +202,8 @@ static void finish_open(struct broker *broker, struct session *session)
 	struct handle *handle;
 
 	if (!model_is_same(opening)) {
-		undo_and_refuse(broker, session, -EAGAIN, INF_LOADING, "the model changed meanwhile: try again");
+		undo_and_refuse(broker, session, -EAGAIN, INF_LOADING,
+				"the model changed meanwhile: try again");
 		return;
 	}
 	/* The executor has it mapped: from now on nobody else can map it writable. */
@@ -228,7 +236,7 @@ void open_advance(struct broker *broker, struct session *session)
 		finish_open(broker, session);
 }
 
-/* --- the executor's side -------------------------------------------------------------------------------------- */
+/* --- the executor's side --- */
 
 /* The client has done its part. */
 static void attach(struct broker *broker, struct session *session)
@@ -236,12 +244,18 @@ static void attach(struct broker *broker, struct session *session)
 	struct session_open *opening = session->opening;
 
 	opening->attaching = true;
-	if (opening->output && (broker->executor.state != EXECUTOR_READY || !model_is_same(opening))) {
-		undo_and_refuse(broker, session, -EAGAIN, INF_LOADING, "the model is being loaded again: try again");
+	if (opening->output &&
+	    (broker->executor.state != EXECUTOR_READY || !model_is_same(opening))) {
+		undo_and_refuse(broker, session, -EAGAIN, INF_LOADING,
+				"the model is being loaded again: try again");
 		return;
 	}
-	/* Without an executor, or before the first model, request regions wait: an executor gets all of them. */
-	if (broker->executor.state == EXECUTOR_READY && (opening->output || session->attached)) {
+	if (opening->output)
+		opening->output->generation = broker->executor.generation;
+	/* Without an executor, or before the first model, request regions wait: an executor gets
+	 * all of them. */
+	if (broker->executor.state == EXECUTOR_READY &&
+	    (opening->output || session->attached || session->n_handles)) {
 		for (uint32_t i = 0; i < INF_REGIONS; i++) {
 			struct region *region = &session->regions[i];
 
@@ -264,27 +278,31 @@ void open_attach_failed(struct broker *broker, struct session *session, int erro
 	/* The OPEN that needed this region was undone meanwhile, and nothing else needs it. */
 	if (!session->opening && !session->n_handles)
 		return;
-	log_line("%s: the executor cannot map its memory: %s", session_text(session), strerror(-error));
+	log_line("%s: the executor cannot map its memory: %s", session_text(session),
+		 strerror(-error));
 	if (!session->opening || session->opening->grow) {
 		session_end(broker, session, "the executor cannot map its memory");
 		return;
 	}
-	snprintf(text, sizeof(text), "the executor cannot map memory of this size: %s; ask for less depth",
+	snprintf(text, sizeof(text),
+		 "the executor cannot map memory of this size: %s; ask for less depth",
 		 strerror(-error));
 	undo_and_refuse(broker, session, -ENOMEM, INF_BUSY, text);
 }
 
 void open_executor_died(struct broker *broker, struct session *session)
 {
-	if (!session->opening)
+	/* While the client maps what it was offered, it must not be told: its MAPPED is on the way. */
+	if (!session->opening || !session->opening->attaching)
 		return;
 	if (!session->opening->grow)
-		undo_and_refuse(broker, session, -EAGAIN, INF_LOADING, "the executor died: try again");
+		undo_and_refuse(broker, session, -EAGAIN, INF_LOADING,
+				"the executor died: try again");
 	else
 		open_advance(broker, session);
 }
 
-/* --- OPEN --------------------------------------------------------------------------------------------------------- */
+/* --- OPEN --- */
 
 /* Bytes of inputs in the arena: tensors, each row alone, and extension blocks where shapes vary. */
 static uint64_t input_need(const struct inf_signature *signature, uint32_t depth)
@@ -308,12 +326,15 @@ static struct plan plan_for(const struct inf_signature *signature, uint32_t dept
 }
 
 /* Where the client leaves the depth to us, a model with huge rows gets less of it. */
-static struct plan plan_depth(const struct config *config, const struct inf_signature *signature, uint32_t asked)
+static struct plan plan_depth(const struct config *config, const struct inf_signature *signature,
+			      uint32_t asked)
 {
 	uint64_t depth = asked ? asked : config->depth_default;
-	struct plan plan = plan_for(signature, (uint32_t)(depth < config->depth_max ? depth : config->depth_max));
+	struct plan plan = plan_for(
+		signature, (uint32_t)(depth < config->depth_max ? depth : config->depth_max));
 
-	while (!asked && plan.depth > 1 && (plan.in_bytes > config->region_max || plan.out_bytes > config->region_max))
+	while (!asked && plan.depth > 1 &&
+	       (plan.in_bytes > config->region_max || plan.out_bytes > config->region_max))
 		plan = plan_for(signature, plan.depth / 2);
 	return plan;
 }
@@ -333,37 +354,48 @@ static int make_regions(struct broker *broker, struct session *session, const st
 	if (r < 0)
 		return r;
 	opening->reserve_bytes = plan->out_bytes;
-	r = regions_make(broker, session, INF_REGION_OUTPUT, plan->out_bytes, true, &opening->output);
+	r = regions_make(broker, session, INF_REGION_OUTPUT, plan->out_bytes, true,
+			 &opening->output);
 	if (r < 0)
 		return r;
-	opening->output->generation = broker->executor.generation;
 	if (!plan->in_bytes)
 		return 0;
-	return regions_make(broker, session, INF_REGION_REQUEST, plan->in_bytes, true, &opening->request);
+	return regions_make(broker, session, INF_REGION_REQUEST, plan->in_bytes, true,
+			    &opening->request);
 }
 
-static void refuse_regions(struct broker *broker, struct session *session, const struct plan *plan, int error)
+static void refuse_regions(struct broker *broker, struct session *session, const struct plan *plan,
+			   int error)
 {
 	const struct config *config = broker->config;
 	char text[INF_CTL_TEXT_BYTES];
 
 	switch (error) {
 	case -EFBIG:
-		snprintf(text, sizeof(text), "depth %" PRIu32 " needs a region of %" PRIu64 " bytes, --region-max is %" PRIu64
-			 ": ask for less depth", plan->depth,
-			 plan->in_bytes > plan->out_bytes ? plan->in_bytes : plan->out_bytes, config->region_max);
+		snprintf(text, sizeof(text),
+			 "depth %" PRIu32 " needs a region of %" PRIu64
+			 " bytes, --region-max is %" PRIu64 ": ask for less depth",
+			 plan->depth,
+			 plan->in_bytes > plan->out_bytes ? plan->in_bytes : plan->out_bytes,
+			 config->region_max);
 		break;
 	case -ENOSPC:
-		snprintf(text, sizeof(text), "this session has %" PRIu32 " models open, there is room for no more: "
-			 "use a second connection", session->n_handles);
+		snprintf(text, sizeof(text),
+			 "this session has %" PRIu32 " models open, there is room for no more: "
+			 "use a second connection",
+			 session->n_handles);
 		break;
 	case -EDQUOT:
-		snprintf(text, sizeof(text), "depth %" PRIu32 " needs %" PRIu64 " bytes, over the quota (--user-memory-max %"
-			 PRIu64 ", --memory-max %" PRIu64 "): ask for less", plan->depth,
-			 plan->in_bytes + 2 * plan->out_bytes, config->user_memory_max, config->memory_max);
+		snprintf(text, sizeof(text),
+			 "depth %" PRIu32 " needs %" PRIu64
+			 " bytes, over the quota (--user-memory-max %" PRIu64
+			 ", --memory-max %" PRIu64 "): ask for less",
+			 plan->depth, plan->in_bytes + 2 * plan->out_bytes, config->user_memory_max,
+			 config->memory_max);
 		break;
 	default:
-		snprintf(text, sizeof(text), "no memory for depth %" PRIu32 ": %s", plan->depth, strerror(-error));
+		snprintf(text, sizeof(text), "no memory for depth %" PRIu32 ": %s", plan->depth,
+			 strerror(-error));
 		undo_and_refuse(broker, session, error, INF_BUSY, text);
 		return;
 	}
@@ -371,10 +403,12 @@ static void refuse_regions(struct broker *broker, struct session *session, const
 }
 
 /* Answers at once where the model cannot be opened now. Returns it otherwise. */
-static struct model *find_model(struct broker *broker, struct session *session, const struct inf_ctl_open *ask)
+static struct model *find_model(struct broker *broker, struct session *session,
+				const struct inf_ctl_open *ask)
 {
 	uint32_t cookie = ask->head.cookie;
-	struct model *model = registry_name_is_valid(ask->model) ? registry_find(broker, ask->model) : NULL;
+	struct model *model =
+		registry_name_is_valid(ask->model) ? registry_find(broker, ask->model) : NULL;
 	char name[INF_NAME_BYTES];
 
 	log_escape(name, sizeof(name), ask->model, sizeof(ask->model));
@@ -388,11 +422,12 @@ static struct model *find_model(struct broker *broker, struct session *session, 
 		session_refuse(broker, session, cookie, -ENOENT, INF_NO_MODEL,
 			       "no model named %s; shmctl models lists them", name);
 	else if (model->state == INF_MODEL_FAILED)
-		session_refuse(broker, session, cookie, -ENOEXEC, INF_NO_MODEL, "model %s failed to load: %.80s", name,
-			       model->text);
-	else if (model->state != INF_MODEL_READY || !model->loaded || broker->executor.state != EXECUTOR_READY)
-		session_refuse(broker, session, cookie, -EAGAIN, INF_LOADING, "model %s is being loaded: try again",
-			       name);
+		session_refuse(broker, session, cookie, -ENOEXEC, INF_NO_MODEL,
+			       "model %s failed to load: %.80s", name, model->text);
+	else if (model->state != INF_MODEL_READY || !model->loaded ||
+		 broker->executor.state != EXECUTOR_READY)
+		session_refuse(broker, session, cookie, -EAGAIN, INF_LOADING,
+			       "model %s is being loaded: try again", name);
 	else
 		return model;
 	return NULL;
@@ -401,7 +436,8 @@ static struct model *find_model(struct broker *broker, struct session *session, 
 static struct handle *find_handle(struct session *session, const struct model *model)
 {
 	for (uint32_t i = 0; i < session->n_handles; i++)
-		if (session->handles[i].model == model && session->handles[i].hash == model->signature.hash)
+		if (session->handles[i].model == model &&
+		    session->handles[i].hash == model->signature.hash)
 			return &session->handles[i];
 	return NULL;
 }
@@ -416,7 +452,8 @@ void open_model(struct broker *broker, struct session *session, const union inf_
 	int r;
 
 	if (!memchr(ask->model, '\0', sizeof(ask->model)) || ask->reserved) {
-		session_end(broker, session, "OPEN with an endless name or a reserved field that is not zero");
+		session_end(broker, session,
+			    "OPEN with an endless name or a reserved field that is not zero");
 		return;
 	}
 	if (session->opening) {
@@ -447,7 +484,7 @@ void open_model(struct broker *broker, struct session *session, const union inf_
 		attach(broker, session);
 }
 
-/* --- GROW, MAPPED --------------------------------------------------------------------------------------------------- */
+/* --- GROW, MAPPED --- */
 
 void open_grow(struct broker *broker, struct session *session, const union inf_ctl_any *msg)
 {
@@ -464,16 +501,20 @@ void open_grow(struct broker *broker, struct session *session, const union inf_c
 	else if (!regions_have_room(broker, session, 1))
 		r = -ENOSPC;
 	else
-		r = regions_make(broker, session, INF_REGION_REQUEST, bytes, true, &opening->request);
+		r = regions_make(broker, session, INF_REGION_REQUEST, bytes, true,
+				 &opening->request);
 	if (r == 0) {
 		send_region(broker, session, opening->request, opening->cookie);
 		return;
 	}
 	undo(broker, session);
 	session_refuse(broker, session, ask->head.cookie, r == -ENOMEM ? r : -EDQUOT, INF_QUOTA,
-		       r == -EFBIG  ? "a region has 1 to %2$" PRIu64 " bytes, not %1$" PRIu64 " (--region-max)" :
-		       r == -ENOSPC ? "no more regions in this session (%1$" PRIu64 " bytes asked, at most %2$" PRIu64 ")" :
-				      "%1$" PRIu64 " bytes are over the quota (region at most %2$" PRIu64 ")",
+		       r == -EFBIG ? "a region has 1 to %2$" PRIu64 " bytes, not %1$" PRIu64
+				     " (--region-max)"
+		       : r == -ENOSPC ? "no more regions in this session (%1$" PRIu64
+					" bytes asked, at most %2$" PRIu64 ")"
+				      : "%1$" PRIu64
+					" bytes are over the quota (region at most %2$" PRIu64 ")",
 		       ask->bytes, broker->config->region_max);
 }
 
@@ -482,21 +523,23 @@ void open_mapped(struct broker *broker, struct session *session, const union inf
 	struct session_open *opening = session->opening;
 	int r;
 
-	if (!opening || opening->attaching || msg->mapped.region != opening->request->id || msg->mapped.reserved) {
+	if (!opening || opening->attaching || msg->mapped.region != opening->request->id ||
+	    msg->mapped.reserved) {
 		session_end(broker, session, "MAPPED for a region that was not offered");
 		return;
 	}
 	r = regions_seal_request(session, opening->request);
 	if (r < 0) {
-		session_end(broker, session, r == -ENODATA ? "it did not populate a request region" :
-							      "a request region of it cannot be sealed");
+		session_end(broker, session,
+			    r == -ENODATA ? "it did not populate a request region"
+					  : "a request region of it cannot be sealed");
 		return;
 	}
 	opening->request->state = REGION_ATTACHING;
 	attach(broker, session);
 }
 
-/* --- models that go ---------------------------------------------------------------------------------------------------- */
+/* --- models that go --- */
 
 void open_forget_model(struct session *session, const struct model *model)
 {

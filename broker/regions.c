@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * regions.c - the regions of a session. Each holds its charge, which goes back to the user with it; each open model holds
- * another one, for the output region that a respawned executor will need (a respawn must not fail on quota).
+ * regions.c - the regions of a session. Each holds its charge, which goes back to the user with
+ * it; each open model holds another one, for the output region that a respawned executor will need
+ * (a respawn must not fail on quota).
  */
 #define _GNU_SOURCE 1
 #include "broker/config.h"
@@ -26,8 +27,8 @@ static const char *region_name(uint32_t kind)
 	return kind == INF_REGION_OUTPUT ? "infbroker-output" : "infbroker-request";
 }
 
-int regions_make(struct broker *broker, struct session *session, uint32_t kind, uint64_t bytes, bool charge,
-		 struct region **ret_region)
+int regions_make(struct broker *broker, struct session *session, uint32_t kind, uint64_t bytes,
+		 bool charge, struct region **ret_region)
 {
 	struct region *region = entry_free(session);
 	int r, fd;

@@ -2,19 +2,22 @@
 /*
  * registry.c - which models there are.
  *
- * An executor reads the directory (the front never does) and says FOUND for each model, then SCANNED; the list of what it
- * found last is kept. For each name the highest version that is not known to fail is served: one that cannot be loaded
- * leaves the next lower one, or what was served before.
+ * An executor reads the directory (the front never does) and says FOUND for each model, then
+ * SCANNED; the list of what it found last is kept. For each name the highest version that is not
+ * known to fail is served: one that cannot be loaded leaves the next lower one, or what was served
+ * before.
  *
- *	(none) ──LOAD──► LOADING ──LOADED──► READY ──newer one READY, or file gone──► superseded ──drained──► (none)
- *	                    │                  │ (a new executor loads it again, the entry stays READY)
- *	                    └──FAILED, died────┴──────► FAILED ──its file changed──► LOADING
+ *	LOAD ─► LOADING ─LOADED─► READY ─newer one READY, or file gone─► superseded ─► drained, freed
+ *	           │                │ (a new executor loads it again: it stays READY)
+ *	           └─FAILED, died───┴─► FAILED ─its file changed─► LOADING
  *
- * While an executor loads a file it may die of it: that file (inode, mtime, size) is FAILED until it changes, or every
- * executor would die of it again. Where something else may have killed it (a batch that was running, a kill from outside
- * for a file that was READY before) it gets LOAD_DEATHS_MAX chances.
+ * While an executor loads a file it may die of it: that file (inode, mtime, size) is FAILED until
+ * it changes, or every executor would die of it again. Where something else may have killed it (a
+ * batch that was running, a kill from outside for a file that was READY before) it gets
+ * LOAD_DEATHS_MAX chances.
  *
- * A model's id is its index in broker.models. What an executor says is judged here: -EPROTO has it killed.
+ * A model's id is its index in broker.models. What an executor says is judged here: -EPROTO has it
+ * killed.
  */
 #define _GNU_SOURCE 1
 #include "broker/registry.h"
@@ -32,9 +35,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FOUND_MAX 256u /* versions of all models that are looked at */
+#define FOUND_MAX	256u /* versions of all models that are looked at */
 #define LOAD_DEATHS_MAX 3u
-#define TIME_NS_MAX 3600000000000ull
+#define TIME_NS_MAX	3600000000000ull
 
 /* One line of a scan. */
 struct found {
@@ -45,17 +48,18 @@ struct found {
 };
 
 struct registry {
-	struct found found[FOUND_MAX], next[FOUND_MAX]; /* of the last scan, of the one in progress */
+	struct found found[FOUND_MAX],
+		next[FOUND_MAX]; /* of the last scan, of the one in progress */
 	uint32_t n_found, n_next, n_said;
 	bool scanning, again, scanned;
 };
 
-/* --- small questions ------------------------------------------------------------------------------------- */
+/* --- small questions --- */
 
 static bool name_char_is_valid(char c)
 {
-	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' ||
-	       c == '.';
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+	       c == '-' || c == '_' || c == '.';
 }
 
 bool registry_name_is_valid(const char name[INF_NAME_BYTES])
@@ -74,7 +78,9 @@ bool registry_name_is_valid(const char name[INF_NAME_BYTES])
 /* READY before LOADING before FAILED, then the higher version. */
 static bool is_better(const struct model *model, const struct model *best)
 {
-	static const int rank[] = { [INF_MODEL_READY] = 3, [INF_MODEL_LOADING] = 2, [INF_MODEL_FAILED] = 1 };
+	static const int rank[] = {
+		[INF_MODEL_READY] = 3, [INF_MODEL_LOADING] = 2, [INF_MODEL_FAILED] = 1
+	};
 
 	if (!best || rank[model->state] != rank[best->state])
 		return !best || rank[model->state] > rank[best->state];
@@ -88,7 +94,8 @@ struct model *registry_find(struct broker *broker, const char *name)
 	for (uint32_t i = 0; i < MODELS_MAX; i++) {
 		struct model *model = broker->models[i];
 
-		if (model && !model->superseded && strcmp(model->name, name) == 0 && is_better(model, best))
+		if (model && !model->superseded && strcmp(model->name, name) == 0 &&
+		    is_better(model, best))
 			best = model;
 	}
 	return best;
@@ -114,7 +121,8 @@ bool registry_is_settled(const struct broker *broker)
 	for (uint32_t i = 0; i < MODELS_MAX; i++) {
 		const struct model *model = broker->models[i];
 
-		if (model && !model->superseded && model->state != INF_MODEL_FAILED && !model->loaded)
+		if (model && !model->superseded && model->state != INF_MODEL_FAILED &&
+		    !model->loaded)
 			return false;
 	}
 	return true;
@@ -129,8 +137,8 @@ static struct registry *registry_get(struct broker *broker)
 
 static bool is_file_of(const struct model *model, const struct found *found)
 {
-	return model->builtin == found->builtin && model->inode == found->inode && model->mtime_ns == found->mtime_ns &&
-	       model->file_bytes == found->file_bytes;
+	return model->builtin == found->builtin && model->inode == found->inode &&
+	       model->mtime_ns == found->mtime_ns && model->file_bytes == found->file_bytes;
 }
 
 /* Entries of one name and version: at most a serving one and its replacement, which loads. */
@@ -146,7 +154,7 @@ static struct model *entry_find(struct broker *broker, const struct found *found
 	return NULL;
 }
 
-/* --- entries --------------------------------------------------------------------------------------------------- */
+/* --- entries --- */
 
 static void identify(struct model *model, const struct found *found)
 {
@@ -169,10 +177,12 @@ static struct model *entry_new(struct broker *broker, const struct found *found)
 		n += broker->models[i] != NULL;
 	while (at < MODELS_MAX && broker->models[at])
 		at++;
-	model = n < broker->config->models_max && at < MODELS_MAX ? calloc(1, sizeof(*model)) : NULL;
+	model = n < broker->config->models_max && at < MODELS_MAX ? calloc(1, sizeof(*model))
+								  : NULL;
 	if (!model) {
-		log_line("model %s is not served: the broker has %" PRIu32 " models, at most %" PRIu64
-			 " (--models-max)", found->name, n, broker->config->models_max);
+		log_line("model %s is not served: the broker has %" PRIu32
+			 " models, at most %" PRIu64 " (--models-max)",
+			 found->name, n, broker->config->models_max);
 		return NULL;
 	}
 	model->id = at;
@@ -200,7 +210,8 @@ static void send_load(struct broker *broker, struct model *model)
 {
 	struct inf_ctl_load msg;
 
-	if (broker->executor.state != EXECUTOR_READY || model->load_sent == broker->executor.generation)
+	if (broker->executor.state != EXECUTOR_READY ||
+	    model->load_sent == broker->executor.generation)
 		return;
 	inf_ctl_init(&msg, INF_CTL_LOAD, 0);
 	msg.model = model->id;
@@ -214,14 +225,16 @@ static void send_unload(struct broker *broker, const struct model *model)
 {
 	struct inf_ctl_unload msg;
 
-	if (broker->executor.state != EXECUTOR_READY || model->load_sent != broker->executor.generation)
+	if (broker->executor.state != EXECUTOR_READY ||
+	    model->load_sent != broker->executor.generation)
 		return;
 	inf_ctl_init(&msg, INF_CTL_UNLOAD, 0);
 	msg.model = model->id;
 	supervisor_send(broker, &msg, NULL, 0);
 }
 
-/* What it serves moves to `heir`, where that has the same signature; the rest is told NO_MODEL; it drains. */
+/* What it serves moves to `heir`, where that has the same signature; the rest is told NO_MODEL; it
+ * drains. */
 static void supersede(struct broker *broker, struct model *model, struct model *heir)
 {
 	model->superseded = true;
@@ -247,8 +260,8 @@ void registry_reap(struct broker *broker)
 	for (uint32_t i = 0; i < MODELS_MAX; i++) {
 		struct model *model = broker->models[i];
 
-		if (!model || !model->superseded || model->rows_running || !queue_is_empty(&model->queue) ||
-		    is_suspect(broker, model))
+		if (!model || !model->superseded || model->rows_running ||
+		    !queue_is_empty(&model->queue) || is_suspect(broker, model))
 			continue;
 		/* Still on its way in the executor: its answer comes first. */
 		if (model->load_sent == broker->executor.generation && !model->loaded)
@@ -270,7 +283,7 @@ void registry_free(struct broker *broker)
 	broker->registry = NULL;
 }
 
-/* --- scan ---------------------------------------------------------------------------------------------------------- */
+/* --- scan --- */
 
 void registry_scan(struct broker *broker)
 {
@@ -300,20 +313,22 @@ int registry_found(struct broker *broker, const struct inf_ctl_found *msg)
 	struct registry *registry = broker->registry;
 	struct found *found;
 
-	if (!registry || !registry->scanning || !registry_name_is_valid(msg->name) || !msg->version ||
-	    msg->builtin > 1)
+	if (!registry || !registry->scanning || !registry_name_is_valid(msg->name) ||
+	    !msg->version || msg->builtin > 1)
 		return -EPROTO;
 	registry->n_said++;
 	for (uint32_t i = 0; i < registry->n_next; i++) {
-		if (registry->next[i].version == msg->version && strcmp(registry->next[i].name, msg->name) == 0) {
-			log_line("model %s (version %" PRIu32 ") is there twice: the second one is ignored", msg->name,
-				 msg->version);
+		if (registry->next[i].version == msg->version &&
+		    strcmp(registry->next[i].name, msg->name) == 0) {
+			log_line("model %s (version %" PRIu32
+				 ") is there twice: the second one is ignored",
+				 msg->name, msg->version);
 			return 0;
 		}
 	}
 	if (registry->n_next == FOUND_MAX) {
-		log_line("model %s (version %" PRIu32 ") is ignored: more than %u model files", msg->name, msg->version,
-			 FOUND_MAX);
+		log_line("model %s (version %" PRIu32 ") is ignored: more than %u model files",
+			 msg->name, msg->version, FOUND_MAX);
 		return 0;
 	}
 	found = &registry->next[registry->n_next++];
@@ -328,7 +343,8 @@ int registry_found(struct broker *broker, const struct inf_ctl_found *msg)
 	return 0;
 }
 
-/* The highest version of the name that is not known to fail. NULL = all of them do, or there is none. */
+/* The highest version of the name that is not known to fail. NULL = all of them do, or there is
+ * none. */
 static const struct found *choose(struct broker *broker, const char *name)
 {
 	const struct registry *registry = broker->registry;
@@ -358,8 +374,10 @@ static void serve(struct broker *broker, const char *name)
 	model = entry_find(broker, found, true);
 	other = entry_find(broker, found, false);
 	if (!model && other && !other->loaded) {
-		/* Its file changed before it was loaded (again): the entry stays, with its handles. */
-		if (other->load_sent == broker->executor.generation && other->state == INF_MODEL_LOADING)
+		/* Its file changed before it was loaded (again): the entry stays, with its
+		 * handles. */
+		if (other->load_sent == broker->executor.generation &&
+		    other->state == INF_MODEL_LOADING)
 			return; /* which file it gets is open: looked at when that is known */
 		if (other->state == INF_MODEL_FAILED)
 			other->state = INF_MODEL_LOADING;
@@ -397,7 +415,8 @@ static void drop_vanished(struct broker *broker)
 		if (model->state != INF_MODEL_FAILED && choose(broker, model->name))
 			continue;
 		if (model->state != INF_MODEL_FAILED)
-			log_line("model %s (version %" PRIu32 ") is gone", model->name, model->version);
+			log_line("model %s (version %" PRIu32 ") is gone", model->name,
+				 model->version);
 		supersede(broker, model, NULL);
 	}
 }
@@ -411,7 +430,8 @@ int registry_scanned(struct broker *broker, const struct inf_ctl_scanned *msg)
 	registry->scanning = false;
 	registry->scanned = true;
 	if (msg->error) {
-		log_line("cannot read the directory of models: %s; check --models", strerror(-msg->error));
+		log_line("cannot read the directory of models: %s; check --models",
+			 strerror(-msg->error));
 		/* What was served stays; only builtin models and what is known are loaded. */
 	}
 	if (!msg->error || !registry->n_found) {
@@ -429,7 +449,7 @@ int registry_scanned(struct broker *broker, const struct inf_ctl_scanned *msg)
 	return 0;
 }
 
-/* --- loading ----------------------------------------------------------------------------------------------------------- */
+/* --- loading --- */
 
 /* The model that the executor may speak of now. */
 static struct model *model_of(struct broker *broker, uint32_t id)
@@ -454,7 +474,8 @@ static void fail(struct broker *broker, struct model *model, const char *text)
 	char name[INF_NAME_BYTES];
 
 	log_escape(model->text, sizeof(model->text), text, INF_CTL_TEXT_BYTES);
-	log_line("model %s (version %" PRIu32 ") failed to load: %s", model->name, model->version, model->text);
+	log_line("model %s (version %" PRIu32 ") failed to load: %s", model->name, model->version,
+		 model->text);
 	model->state = INF_MODEL_FAILED;
 	model->was_ready = false;
 	model->load_sent = 0;
@@ -473,10 +494,12 @@ int registry_failed(struct broker *broker, const struct inf_ctl_failed *msg)
 	struct model *model = model_of(broker, msg->model);
 
 	/* Without LOADING: the file could not even be found. */
-	if (!model || (broker->executor.loading >= 0 && broker->executor.loading != (int32_t)msg->model))
+	if (!model ||
+	    (broker->executor.loading >= 0 && broker->executor.loading != (int32_t)msg->model))
 		return -EPROTO;
 	broker->executor.loading = -1;
-	fail(broker, model, msg->text[0] ? msg->text : strerror(msg->error < 0 ? -msg->error : EIO));
+	fail(broker, model,
+	     msg->text[0] ? msg->text : strerror(msg->error < 0 ? -msg->error : EIO));
 	return 0;
 }
 
@@ -509,7 +532,8 @@ static void log_ready(const struct model *model)
 {
 	uint64_t best_ns = batch_time_ns(model->time_ns, model->batch_best);
 
-	log_line("model %s (version %" PRIu32 ") is ready: one row takes %.3f ms, best batch %" PRIu32 " (%.1f rows/s)",
+	log_line("model %s (version %" PRIu32
+		 ") is ready: one row takes %.3f ms, best batch %" PRIu32 " (%.1f rows/s)",
 		 model->name, model->version, (double)model->time_ns[0] / 1e6, model->batch_best,
 		 best_ns ? (double)model->batch_best * 1e9 / (double)best_ns : 0.0);
 }
@@ -520,9 +544,10 @@ static void take_over(struct broker *broker, struct model *model)
 	for (uint32_t i = 0; i < MODELS_MAX; i++) {
 		struct model *other = broker->models[i];
 
-		if (other && other != model && !other->superseded && other->state != INF_MODEL_FAILED &&
-		    strcmp(other->name, model->name) == 0 && (other->version < model->version || other->loaded ||
-							      other->version == model->version))
+		if (other && other != model && !other->superseded &&
+		    other->state != INF_MODEL_FAILED && strcmp(other->name, model->name) == 0 &&
+		    (other->version < model->version || other->loaded ||
+		     other->version == model->version))
 			supersede(broker, other, model);
 	}
 }
@@ -546,7 +571,8 @@ int registry_loaded(struct broker *broker, const struct inf_ctl_loaded *msg)
 	signature.version = model->version;
 	signature.hash = inf_signature_hash(&signature);
 	if (model->signature.hash && signature.hash != model->signature.hash) {
-		/* The file changed between two executors: who opened the old one must open it again. */
+		/* The file changed between two executors: who opened the old one must open it
+		 * again. */
 		pipeline_model_gone(broker, model, INF_NO_MODEL);
 		session_model_replaced(broker, model, NULL);
 	}
@@ -568,13 +594,15 @@ int registry_loaded(struct broker *broker, const struct inf_ctl_loaded *msg)
 	return 0;
 }
 
-/* --- death of the executor ------------------------------------------------------------------------------------------------ */
+/* --- death of the executor --- */
 
 static void loader_died(struct broker *broker, struct model *model, bool was_busy)
 {
 	model->n_load_deaths++;
 	if ((!model->was_ready && !was_busy) || model->n_load_deaths >= LOAD_DEATHS_MAX)
-		fail(broker, model, "it killed the executor that loaded it; it is tried again when its file changes");
+		fail(broker, model,
+		     "it killed the executor that loaded it; it is tried again when its file "
+		     "changes");
 }
 
 void registry_executor_died(struct broker *broker, bool was_busy)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * registry.h - the models: which files exist, which are ready, which failed and why. Names come from the directory that
- * the administrator gave; a client's string is only ever compared with them.
+ * registry.h - the models: which files exist, which are ready, which failed and why. Names come
+ * from the directory that the administrator gave; a client's string is only ever compared with
+ * them.
  */
 #ifndef BROKER_REGISTRY_H
 #define BROKER_REGISTRY_H
@@ -10,9 +11,11 @@
 
 /* By name; the newest version that is READY, else LOADING, else FAILED. NULL where unknown. */
 struct model *registry_find(struct broker *broker, const char *name);
-struct model *registry_at(struct broker *broker, uint32_t idx); /* the idx-th used entry, for listings */
+struct model *registry_at(struct broker *broker,
+			  uint32_t idx); /* the idx-th used entry, for listings */
 
-/* Messages of the executor, already validated for size and type; contents are judged here. -EPROTO = kill it. */
+/* Messages of the executor, already validated for size and type; contents are judged here. -EPROTO
+ * = kill it. */
 int registry_found(struct broker *broker, const struct inf_ctl_found *msg);
 int registry_scanned(struct broker *broker, const struct inf_ctl_scanned *msg);
 int registry_loading(struct broker *broker, const struct inf_ctl_loading *msg);
@@ -20,15 +23,17 @@ int registry_loaded(struct broker *broker, const struct inf_ctl_loaded *msg);
 int registry_failed(struct broker *broker, const struct inf_ctl_failed *msg);
 
 /*
- * The executor died: models are not loaded any more; the one it was loading is FAILED until its file changes. `was_busy` =
- * batches were running, which may have killed it as well: then only the third such death in a row counts.
+ * The executor died: models are not loaded any more; the one it was loading is FAILED until its
+ * file changes. `was_busy` = batches were running, which may have killed it as well: then only the
+ * third such death in a row counts.
  */
 void registry_executor_died(struct broker *broker, bool was_busy);
 
 /* Starts a scan (at executor start and on SIGHUP). */
 void registry_scan(struct broker *broker);
 
-/* Once per turn: UNLOADs and frees superseded models that have nothing in flight any more. Cheap where there are none. */
+/* Once per turn: UNLOADs and frees superseded models that have nothing in flight any more. Cheap
+ * where there are none. */
 void registry_reap(struct broker *broker);
 
 /* At the broker's end. */

@@ -1,17 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * robust.c - the kernel's list of futexes that a thread leaves behind when it dies (get_robust_list(2)), used to wake
- * clients when the front dies in whatever way, SIGKILL included.
+ * robust.c - the kernel's list of futexes that a thread leaves behind when it dies
+ * (get_robust_list(2)), used to wake clients when the front dies in whatever way, SIGKILL
+ * included.
  *
- * For each node of the list the kernel looks at the word at node + futex_offset. Where that holds the dead thread's id,
- * it ORs FUTEX_OWNER_DIED in, and wakes one waiter if FUTEX_WAITERS is set (a bare thread id wakes nobody). The waiter
- * that wakes first wakes the others. One futex_offset serves all words: each response region is mapped with a private
- * page directly below it, and the node of a word stands one page below the word. So no pointer is in shared memory.
+ * For each node of the list the kernel looks at the word at node + futex_offset. Where that holds
+ * the dead thread's id, it ORs FUTEX_OWNER_DIED in, and wakes one waiter if FUTEX_WAITERS is set
+ * (a bare thread id wakes nobody). The waiter that wakes first wakes the others. One futex_offset
+ * serves all words: each response region is mapped with a private page directly below it, and the
+ * node of a word stands one page below the word. So no pointer is in shared memory.
  *
- * The kernel walks at most ROBUST_WORDS_MAX nodes. Words are added when the front first sees their lane in use; past the
- * limit (and before) a word holds FUTEX_WAITERS alone, which tells a sleeper to look at its socket now and then.
+ * The kernel walks at most ROBUST_WORDS_MAX nodes. Words are added when the front first sees their
+ * lane in use; past the limit (and before) a word holds FUTEX_WAITERS alone, which tells a sleeper
+ * to look at its socket now and then.
  *
- * glibc has a list of its own for robust mutexes, which this replaces: the front's one thread has none.
+ * glibc has a list of its own for robust mutexes, which this replaces: the front's one thread has
+ * none.
  */
 #define _GNU_SOURCE 1
 #include "broker/robust.h"
@@ -25,7 +29,7 @@
 #define ROBUST_WORDS_MAX 2048u
 
 struct robust_node {
-	struct robust_list list; /* first: what the kernel reads */
+	struct robust_list list;  /* first: what the kernel reads */
 	struct robust_node *prev; /* NULL = the first one */
 };
 
@@ -37,7 +41,8 @@ static struct {
 
 static struct robust_node *node_of(const struct session *session, uint32_t lane)
 {
-	return (struct robust_node *)(void *)((char *)&session->response->liveness[lane] - INF_PAGE);
+	return (struct robust_node *)(void *)((char *)&session->response->liveness[lane] -
+					      INF_PAGE);
 }
 
 static struct robust_node *node_next(struct robust_node *node)
@@ -91,7 +96,8 @@ void robust_lane_add(struct broker *broker, struct session *session, uint32_t la
 		return;
 	link_node(node_of(session, lane));
 	session->robust_lanes |= (uint16_t)(1u << lane);
-	/* After the node: who reads our id here may rely on the kernel. Pairs with the client's acquire before it sleeps. */
+	/* After the node: who reads our id here may rely on the kernel. Pairs with the client's
+	 * acquire before it sleeps. */
 	inf_store32_release(&session->response->liveness[lane].v, broker->tid | FUTEX_WAITERS);
 }
 

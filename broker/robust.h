@@ -11,7 +11,8 @@ void robust_session_begin(struct broker *broker, struct session *session);
 /* A lane was taken into use: its word goes into the list, while there is room. Idempotent. */
 void robust_lane_add(struct broker *broker, struct session *session, uint32_t lane);
 
-/* Takes all words of a session off the list, sets them to 0 and wakes who sleeps there or on completions. */
+/* Takes all words of a session off the list, sets them to 0 and wakes who sleeps there or on
+ * completions. */
 void robust_session_end(struct session *session);
 
 /* Words in the list. */

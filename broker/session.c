@@ -2,16 +2,18 @@
 /*
  * session.c - the life of a session: connection, which message is allowed when, end.
  *
- *	(none) ──session_new──► CONNECTED ──HELLO──► OFFERED ──MAPPED(0)──► READY
- *	                            │                   │                     │
- *	                            └───────────────────┴────session_end──────┴──► ZOMBIE ──session_reap──► (none)
+ *	session_new ─► CONNECTED ─HELLO─► OFFERED ─MAPPED(0)─► READY
+ *	                   │                 │                   │
+ *	                   └───session_end───┴───────────────────┴─► ZOMBIE ─► session_reap
  *
- * A session may end anywhere in a turn, also in the middle of handling its own message. So ending only takes it off every
- * list and closes what the client could notice; memory and quota stay with a zombie until nothing in flight and no
- * executor can reach them (session_settle), and the struct until the turn's end (session_reap).
+ * A session may end anywhere in a turn, also in the middle of handling its own message. So ending
+ * only takes it off every list and closes what the client could notice; memory and quota stay with
+ * a zombie until nothing in flight and no executor can reach them (session_settle), and the struct
+ * until the turn's end (session_reap).
  *
- * Hostile messages end the session, with one log line. Nothing a client sends makes the front wait or allocate without
- * a charge; of one socket only so many messages are read per event, so that nobody monopolises a turn.
+ * Hostile messages end the session, with one log line. Nothing a client sends makes the front wait
+ * or allocate without a charge; of one socket only so many messages are read per event, so that
+ * nobody monopolises a turn.
  */
 #define _GNU_SOURCE 1
 #include "broker/session.h"
@@ -40,7 +42,7 @@
 #include <unistd.h>
 
 #define MESSAGES_PER_EVENT 16u
-#define TEXT_BYTES 256u
+#define TEXT_BYTES	   256u
 
 /* Linux 6.5. */
 #ifndef SO_PEERPIDFD
@@ -48,9 +50,9 @@
 #endif
 
 #define SESSION_OF(source, member) \
-	((struct session *)(void *)((char *)(source) - offsetof(struct session, member)))
+	((struct session *)(void *)((char *)(source)-offsetof(struct session, member)))
 
-/* --- sending ---------------------------------------------------------------------------------------- */
+/* --- sending --- */
 
 const char *session_text(const struct session *session)
 {
@@ -58,12 +60,13 @@ const char *session_text(const struct session *session)
 	char name[4 * sizeof(session->name) + 1];
 
 	log_escape(name, sizeof(name), session->name, sizeof(session->name));
-	snprintf(text, sizeof(text), "session %" PRIu32 " (%s%spid %d, uid %u)", session->id, name, name[0] ? ", " : "",
-		 (int)session->pid, (unsigned int)session->uid);
+	snprintf(text, sizeof(text), "session %" PRIu32 " (%s%spid %d, uid %u)", session->id, name,
+		 name[0] ? ", " : "", (int)session->pid, (unsigned int)session->uid);
 	return text;
 }
 
-int session_send(struct broker *broker, struct session *session, const void *msg, const int *fds, unsigned int n_fds)
+int session_send(struct broker *broker, struct session *session, const void *msg, const int *fds,
+		 unsigned int n_fds)
 {
 	int r = inf_ctl_send(session->control_fd, msg, fds, n_fds, true);
 
@@ -78,8 +81,8 @@ int session_send(struct broker *broker, struct session *session, const void *msg
 	return r;
 }
 
-static void error_fill(struct inf_ctl_error *msg, uint32_t cookie, int error, enum inf_status status,
-		       const char *format, va_list args)
+static void error_fill(struct inf_ctl_error *msg, uint32_t cookie, int error,
+		       enum inf_status status, const char *format, va_list args)
 {
 	inf_ctl_init(msg, INF_CTL_ERROR, cookie);
 	msg->error = error;
@@ -87,8 +90,8 @@ static void error_fill(struct inf_ctl_error *msg, uint32_t cookie, int error, en
 	vsnprintf(msg->text, sizeof(msg->text), format, args);
 }
 
-int session_refuse(struct broker *broker, struct session *session, uint32_t cookie, int error, enum inf_status status,
-		   const char *format, ...)
+int session_refuse(struct broker *broker, struct session *session, uint32_t cookie, int error,
+		   enum inf_status status, const char *format, ...)
 {
 	struct inf_ctl_error msg;
 	va_list args;
@@ -99,8 +102,10 @@ int session_refuse(struct broker *broker, struct session *session, uint32_t cook
 	return session_send(broker, session, &msg, NULL, 0);
 }
 
-/* Says why, then closes so that the peer can still read it: closing over unread data would make that -ECONNRESET. */
-static void turn_away(int control_fd, int error, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* Says why, then closes so that the peer can still read it: closing over unread data would make
+ * that -ECONNRESET. */
+static void turn_away(int control_fd, int error, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
 static void turn_away(int control_fd, int error, const char *format, ...)
 {
 	struct inf_ctl_error msg;
@@ -117,7 +122,7 @@ static void turn_away(int control_fd, int error, const char *format, ...)
 	close(control_fd);
 }
 
-/* --- receiving ---------------------------------------------------------------------------------------- */
+/* --- receiving --- */
 
 #define IN(state) (1u << (state))
 
@@ -125,7 +130,8 @@ static void turn_away(int control_fd, int error, const char *format, ...)
 static const struct {
 	uint16_t type;
 	uint32_t states;
-	void (*handle)(struct broker *broker, struct session *session, const union inf_ctl_any *msg);
+	void (*handle)(struct broker *broker, struct session *session,
+		       const union inf_ctl_any *msg);
 } client_messages[] = {
 	{ INF_CTL_HELLO, IN(SESSION_CONNECTED), handshake_hello },
 	{ INF_CTL_MAPPED, IN(SESSION_OFFERED), handshake_mapped },
@@ -136,16 +142,19 @@ static const struct {
 	{ INF_CTL_LIST, IN(SESSION_READY), handshake_list },
 };
 
-static void handle_message(struct broker *broker, struct session *session, const union inf_ctl_any *msg)
+static void handle_message(struct broker *broker, struct session *session,
+			   const union inf_ctl_any *msg)
 {
 	for (size_t i = 0; i < sizeof(client_messages) / sizeof(client_messages[0]); i++) {
-		if (client_messages[i].type != msg->head.type || !(client_messages[i].states & IN(session->state)))
+		if (client_messages[i].type != msg->head.type ||
+		    !(client_messages[i].states & IN(session->state)))
 			continue;
 		client_messages[i].handle(broker, session, msg);
 		return;
 	}
-	session_end(broker, session, session->state == SESSION_READY ? "a message that is not allowed any more" :
-									"a message before its handshake allows it");
+	session_end(broker, session,
+		    session->state == SESSION_READY ? "a message that is not allowed any more"
+						    : "a message before its handshake allows it");
 }
 
 /* One message. False where there is none, or no session any more. */
@@ -189,7 +198,7 @@ static void on_exit_of_peer(struct loop_source *source, void *context)
 	session_end(context, SESSION_OF(source, pid_source), NULL);
 }
 
-/* --- begin ---------------------------------------------------------------------------------------------- */
+/* --- begin --- */
 
 /* A pidfd of the peer: -ESRCH where it is gone, -1 where the kernel has none. */
 static int peer_pidfd(int control_fd, pid_t pid)
@@ -201,7 +210,8 @@ static int peer_pidfd(int control_fd, pid_t pid)
 		return fd;
 	if (errno != ENOPROTOOPT)
 		return errno == EMFILE || errno == ENFILE || errno == ENOMEM ? -errno : -ESRCH;
-	/* Before 6.5: the pid may be another process's by now, which then only ends this session too late. */
+	/* Before 6.5: the pid may be another process's by now, which then only ends this session
+	 * too late. */
 	fd = (int)syscall(SYS_pidfd_open, pid, 0);
 	if (fd >= 0)
 		return fd;
@@ -245,8 +255,10 @@ static int watch(struct broker *broker, struct session *session)
 {
 	int r;
 
-	session->control_source = (struct loop_source){ .fd = session->control_fd, .on_event = on_control };
-	session->pid_source = (struct loop_source){ .fd = session->pid_fd, .on_event = on_exit_of_peer };
+	session->control_source =
+		(struct loop_source){ .fd = session->control_fd, .on_event = on_control };
+	session->pid_source =
+		(struct loop_source){ .fd = session->pid_fd, .on_event = on_exit_of_peer };
 	r = loop_add(broker->loop, &session->control_source);
 	if (r == 0 && session->pid_fd >= 0)
 		r = loop_add(broker->loop, &session->pid_source);
@@ -270,15 +282,18 @@ static int session_admit(struct broker *broker, struct session *session)
 	int r = user_charge_session(session->user, config);
 
 	if (r < 0) {
-		turn_away(session->control_fd, r, "user %u has %" PRIu64 " sessions, the limit: close some",
+		turn_away(session->control_fd, r,
+			  "user %u has %" PRIu64 " sessions, the limit: close some",
 			  (unsigned int)session->uid, config->user_sessions_max);
 		return r;
 	}
 	r = handshake_begin(broker, session);
 	if (r < 0) {
 		user_discharge_session(session->user);
-		turn_away(session->control_fd, r, "user %u has %" PRIu64 " connections that did not finish their "
-			  "handshake, the limit: try again", (unsigned int)session->uid, config->handshakes_max);
+		turn_away(session->control_fd, r,
+			  "user %u has %" PRIu64 " connections that did not finish their "
+			  "handshake, the limit: try again",
+			  (unsigned int)session->uid, config->handshakes_max);
 		return r;
 	}
 	session->pid_fd = peer_pidfd(session->control_fd, session->pid);
@@ -309,7 +324,8 @@ int session_new(struct broker *broker, int control_fd)
 		return r;
 	}
 	if (at == broker->config->sessions_max) {
-		turn_away(control_fd, -EDQUOT, "the broker has %" PRIu64 " sessions, its limit (--sessions-max)",
+		turn_away(control_fd, -EDQUOT,
+			  "the broker has %" PRIu64 " sessions, its limit (--sessions-max)",
 			  broker->config->sessions_max);
 		return -EDQUOT;
 	}
@@ -340,7 +356,7 @@ struct session *session_find(struct broker *broker, uint32_t id)
 	return NULL;
 }
 
-/* --- end ---------------------------------------------------------------------------------------------------- */
+/* --- end --- */
 
 /* Tells a client that is still there; it may find that out anyway, so nothing depends on it. */
 static void say_why(const struct session *session, const char *reason)
@@ -369,7 +385,8 @@ static void close_connection(struct broker *broker, struct session *session)
 	loop_del(broker->loop, &session->pid_source);
 	loop_del(broker->loop, &session->bell_source);
 	shutdown(session->control_fd, SHUT_RDWR);
-	/* What is unread would cost the client our last message: see turn_away(). Bounded by the socket's buffer. */
+	/* What is unread would cost the client our last message: see turn_away(). Bounded by the
+	 * socket's buffer. */
 	while (recv(session->control_fd, &unread, sizeof(unread), MSG_DONTWAIT) > 0)
 		;
 	close_fd(&session->control_fd);
@@ -474,13 +491,14 @@ void session_free_all(struct broker *broker)
 		if (broker->sessions[i])
 			session_end(broker, broker->sessions[i], NULL);
 	broker->reap = NULL;
-	/* Jobs in flight and an executor that still writes do not matter any more: all memory goes, theirs is their own. */
+	/* Jobs in flight and an executor that still writes do not matter any more: all memory
+	 * goes, theirs is their own. */
 	for (uint32_t i = 0; i < broker->config->sessions_max; i++)
 		if (broker->sessions[i])
 			session_free(broker, broker->sessions[i]);
 }
 
-/* --- models ----------------------------------------------------------------------------------------------------- */
+/* --- models --- */
 
 void session_model_replaced(struct broker *broker, struct model *old, struct model *model)
 {

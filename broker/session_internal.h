@@ -4,11 +4,12 @@
  *
  *	session.c   life: connection, which message is allowed when, end, reaping
  *	handshake.c HELLO .. READY(0), and the small questions (LANE_FD, LIST)
- *	open.c      OPEN and GROW: memory charged, offered, sealed, attached, then the model's handle
- *	attach.c    what the executor knows: ATTACH, DETACH, output regions of a new executor generation
+ *	open.c      OPEN and GROW: memory charged, offered, sealed, attached, then the handle
+ *	attach.c    what the executor knows: ATTACH, DETACH, outputs of a new generation
  *	regions.c   the table of regions, each with its charge
  *
- * Every function that may send may end the session: afterwards its state is SESSION_ZOMBIE and its memory still there.
+ * Every function that may send may end the session: afterwards its state is SESSION_ZOMBIE and its
+ * memory still there.
  */
 #ifndef BROKER_SESSION_INTERNAL_H
 #define BROKER_SESSION_INTERNAL_H
@@ -18,11 +19,13 @@
 /* --- session.c */
 
 /* Never blocks. 0, or -errno: the session has ended then. */
-int session_send(struct broker *broker, struct session *session, const void *msg, const int *fds, unsigned int n_fds);
+int session_send(struct broker *broker, struct session *session, const void *msg, const int *fds,
+		 unsigned int n_fds);
 
 /* ERROR with a printf-like text; the session goes on. */
-int session_refuse(struct broker *broker, struct session *session, uint32_t cookie, int error, enum inf_status status,
-		   const char *format, ...) __attribute__((format(printf, 6, 7)));
+int session_refuse(struct broker *broker, struct session *session, uint32_t cookie, int error,
+		   enum inf_status status, const char *format, ...)
+	__attribute__((format(printf, 6, 7)));
 
 /* "name (pid 1, uid 2)" for log lines; a static buffer. */
 const char *session_text(const struct session *session);
@@ -31,10 +34,12 @@ const char *session_text(const struct session *session);
 
 void handshake_hello(struct broker *broker, struct session *session, const union inf_ctl_any *msg);
 void handshake_mapped(struct broker *broker, struct session *session, const union inf_ctl_any *msg);
-void handshake_lane_fd(struct broker *broker, struct session *session, const union inf_ctl_any *msg);
+void handshake_lane_fd(struct broker *broker, struct session *session,
+		       const union inf_ctl_any *msg);
 void handshake_list(struct broker *broker, struct session *session, const union inf_ctl_any *msg);
 
-/* A session has begun to connect, or has done so or ended: counts, and keeps the timer that ends slow ones. */
+/* A session has begun to connect, or has done so or ended: counts, and keeps the timer that ends
+ * slow ones. */
 int handshake_begin(struct broker *broker, struct session *session);
 void handshake_end(struct broker *broker, struct session *session);
 
@@ -44,7 +49,8 @@ void open_model(struct broker *broker, struct session *session, const union inf_
 void open_grow(struct broker *broker, struct session *session, const union inf_ctl_any *msg);
 void open_mapped(struct broker *broker, struct session *session, const union inf_ctl_any *msg);
 
-/* An ATTACHED has arrived, or it turned out that none is needed: goes on where that was waited for. */
+/* An ATTACHED has arrived, or it turned out that none is needed: goes on where that was waited
+ * for. */
 void open_advance(struct broker *broker, struct session *session);
 /* The executor cannot map a region of this session: -errno. */
 void open_attach_failed(struct broker *broker, struct session *session, int error);
@@ -64,11 +70,13 @@ void attach_want(struct broker *broker, struct session *session, struct region *
 void attach_pump(struct broker *broker);
 /* The session ends: nothing more is sent for it but DETACH, once nothing is in flight. */
 void attach_session_end(struct broker *broker, struct session *session);
-/* A zombie without jobs: true where the executor knows nothing of it (any more). Asks for DETACH otherwise. */
+/* A zombie without jobs: true where the executor knows nothing of it (any more). Asks for DETACH
+ * otherwise. */
 bool attach_is_detached(struct broker *broker, struct session *session);
 /* Frees output pools of earlier generations that hold nothing any more: RETIRE. */
 void attach_retire_empty(struct broker *broker, struct session *session);
-/* Looks at retired pools now and then, for sessions that have room and so do not look themselves. */
+/* Looks at retired pools now and then, for sessions that have room and so do not look
+ * themselves. */
 void attach_retire_some(struct broker *broker);
 /* The handle's pool gets no new blocks; its region goes when the last one is released. */
 void attach_retire_pool(struct broker *broker, struct handle *handle);
@@ -76,22 +84,26 @@ void attach_retire_pool(struct broker *broker, struct handle *handle);
 /* --- regions.c */
 
 /*
- * Charges the user, makes a region of `bytes` (a page multiple) and puts it in the table. `charge` = 0: it is paid for
- * already. 0, -EDQUOT (bytes), -ENOSPC (table), or -errno of making it; nothing is left behind on failure.
+ * Charges the user, makes a region of `bytes` (a page multiple) and puts it in the table. `charge`
+ * = 0: it is paid for already. 0, -EDQUOT (bytes), -ENOSPC (table), or -errno of making it;
+ * nothing is left behind on failure.
  */
-int regions_make(struct broker *broker, struct session *session, uint32_t kind, uint64_t bytes, bool charge,
-		 struct region **ret_region);
+int regions_make(struct broker *broker, struct session *session, uint32_t kind, uint64_t bytes,
+		 bool charge, struct region **ret_region);
 struct region *regions_find(struct session *session, uint32_t id); /* NULL where unknown */
-/* Closes, unmaps, gives the charge back, frees the entry. One that the executor may still reach stays until it is gone. */
+/* Closes, unmaps, gives the charge back, frees the entry. One that the executor may still reach
+ * stays until it is gone. */
 void regions_drop(struct session *session, struct region *region);
 /* Frees those that were only kept because the executor could reach them. */
 void regions_drop_kept(struct session *session);
 void regions_free_all(struct session *session);
-/* Seals, checks, maps a request region that its client says it has populated. 0, -ENODATA (not so), -errno. */
+/* Seals, checks, maps a request region that its client says it has populated. 0, -ENODATA (not
+ * so), -errno. */
 int regions_seal_request(struct session *session, struct region *region);
 /* From now on submissions may name it. */
 void regions_admit_request(struct session *session, struct region *region, uint64_t arena_offset);
-/* Room for `n` more entries, those kept free for the next generation of each open model not counted? */
+/* Room for `n` more entries, those kept free for the next generation of each open model not
+ * counted? */
 bool regions_have_room(const struct broker *broker, const struct session *session, uint32_t n);
 
 #endif /* BROKER_SESSION_INTERNAL_H */

@@ -1,35 +1,32 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * supervisor.c - the executor process: started with posix_spawn, spoken to over a socketpair, started again when it dies.
+ * supervisor.c - the executor process: started with posix_spawn, spoken to over a socketpair,
+ * started again when it dies.
  *
- *	NONE ──start──► STARTING ──HELLO, INSTANCE ... INSTANCE_MAPPED──► READY ──SCAN──► (models load)
- *	  ▲                │                                                │
- *	  │ at once, or    └──────────────── its pidfd says: gone ──────────┤
- *	  └─ WAITING (timer) ◄──────────────────────────────────────────────┴──► FAILED (program missing, never READY)
+ *	NONE ─start─► STARTING ─HELLO, INSTANCE ... INSTANCE_MAPPED─► READY ─SCAN─► (models load)
+ *	  ▲              │                                              │
+ *	  │ at once, or  └──────────── its pidfd says: gone ────────────┤
+ *	  └─ WAITING (timer) ◄──────────────────────────────────────────┴─► FAILED
  *
- * Only the pidfd says that it is gone: a socket that hangs up, a wrong message or garbage in a done region only have it
- * killed, and until the kernel confirms that, nothing that it can reach is used again. The executor is trusted with the
- * memory of all sessions, but its messages and done regions may be the work of a model gone wild: each is judged.
- *
- * It gets nothing but its socket as fd 3 (all else is closed), default signals, a process group of its own (Ctrl-C on a
- * terminal is for the front, which drains), and the allocator settings that keep activations' memory.
+ * Only the pidfd says that it is gone: a socket that hangs up, a wrong message or garbage in a
+ * done region only have it killed, and until the kernel confirms that, nothing that it can reach
+ * is used again. The executor is trusted with the memory of all sessions, but its messages and
+ * done regions may be the work of a model gone wild: each is judged.
  */
 #define _GNU_SOURCE 1
 #include "broker/supervisor.h"
 #include "broker/config.h"
-#include "broker/executor/memory.h"
 #include "broker/log.h"
 #include "broker/pipeline.h"
 #include "broker/registry.h"
 #include "broker/session.h"
+#include "broker/spawn.h"
 #include "shm/region.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,18 +39,11 @@
 #include <time.h>
 #include <unistd.h>
 
-#define EXECUTOR_FD 3
-#define EXECUTOR_NAME "infbroker-executor"
 #define MESSAGES_PER_EVENT 64u
-#define BACK_OFF_MIN_NS 100000000ull
-#define BACK_OFF_MAX_NS 5000000000ull
-#define STOP_MS 1000
-#define STEADY_NS 10000000000ull /* READY for so long: its death is not one in a row */
-#define PATH_BYTES 4096u
-#define ENVIRONMENT_MAX 1024u
-#define ARGUMENTS_MAX 12u
-
-extern char **environ;
+#define BACK_OFF_MIN_NS	   100000000ull
+#define BACK_OFF_MAX_NS	   5000000000ull
+#define STOP_MS		   1000
+#define STEADY_NS	   10000000000ull /* READY for so long: its death is not one in a row */
 
 /* In a callback broker.now_ns may be as old as the front's sleep. */
 static uint64_t clock_ns(void)
@@ -64,7 +54,7 @@ static uint64_t clock_ns(void)
 	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-/* --- memory of the instances ---------------------------------------------------------------------------- */
+/* --- memory of the instances --- */
 
 static void close_fd(int *fd)
 {
@@ -77,7 +67,8 @@ static void instance_free(struct broker *broker, struct instance *instance)
 {
 	loop_del(broker->loop, &instance->bell_source);
 	inf_region_unmap(instance->dispatch, inf_region_round(sizeof(*instance->dispatch)), 0);
-	inf_region_unmap((void *)(uintptr_t)instance->done, inf_region_round(sizeof(*instance->done)), 0);
+	inf_region_unmap((void *)(uintptr_t)instance->done,
+			 inf_region_round(sizeof(*instance->done)), 0);
 	close_fd(&instance->dispatch_fd);
 	close_fd(&instance->done_fd);
 	close_fd(&instance->bell_fd);
@@ -94,14 +85,16 @@ static void instances_free(struct broker *broker)
 	broker->executor.n_instances = 0;
 }
 
-/* The pipeline looks at the done regions of its own accord: the bell only ends the front's sleep. */
+/* The pipeline looks at the done regions of its own accord: the bell only ends the front's
+ * sleep. */
 static void on_bell(struct loop_source *source, void *context)
 {
 	(void)source;
 	(void)context;
 }
 
-/* The dispatch region is sealed before the executor gets it; the done region after it has mapped it. */
+/* The dispatch region is sealed before the executor gets it; the done region after it has mapped
+ * it. */
 static int instance_make(struct broker *broker, struct instance *instance)
 {
 	uint64_t dispatch_bytes = inf_region_round(sizeof(*instance->dispatch));
@@ -109,12 +102,13 @@ static int instance_make(struct broker *broker, struct instance *instance)
 	int r;
 
 	instance->dispatch_fd = inf_region_create("infbroker-dispatch", dispatch_bytes);
-	instance->done_fd = inf_region_create("infbroker-done", inf_region_round(sizeof(*instance->done)));
+	instance->done_fd =
+		inf_region_create("infbroker-done", inf_region_round(sizeof(*instance->done)));
 	instance->bell_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	if (instance->dispatch_fd < 0 || instance->done_fd < 0 || instance->bell_fd < 0)
-		return instance->dispatch_fd < 0 ? instance->dispatch_fd :
-		       instance->done_fd < 0	 ? instance->done_fd :
-						   -EMFILE;
+		return instance->dispatch_fd < 0 ? instance->dispatch_fd
+		       : instance->done_fd < 0	 ? instance->done_fd
+						 : -EMFILE;
 	r = inf_region_map(instance->dispatch_fd, dispatch_bytes, true, 0, &map);
 	instance->dispatch = map;
 	if (r == 0)
@@ -123,7 +117,8 @@ static int instance_make(struct broker *broker, struct instance *instance)
 		r = inf_region_close_writes(instance->dispatch_fd);
 	if (r < 0)
 		return r;
-	instance->bell_source = (struct loop_source){ .fd = instance->bell_fd, .on_event = on_bell };
+	instance->bell_source =
+		(struct loop_source){ .fd = instance->bell_fd, .on_event = on_bell };
 	return loop_add(broker->loop, &instance->bell_source);
 }
 
@@ -142,7 +137,7 @@ static int instance_send(struct broker *broker, struct instance *instance)
 	return r;
 }
 
-/* --- messages of the executor ------------------------------------------------------------------------------- */
+/* --- messages of the executor --- */
 
 static int handle_hello(struct broker *broker, const union inf_ctl_any *msg)
 {
@@ -150,10 +145,12 @@ static int handle_hello(struct broker *broker, const union inf_ctl_any *msg)
 	struct executor *executor = &broker->executor;
 	char device[sizeof(executor->device)];
 
-	if (executor->n_instances || !hello->n_instances || hello->n_instances > INF_INSTANCES || hello->reserved)
+	if (executor->n_instances || !hello->n_instances || hello->n_instances > INF_INSTANCES ||
+	    hello->reserved)
 		return -EPROTO;
 	if (hello->version != INF_CTL_VERSION) {
-		log_line("the executor speaks protocol %" PRIu32 ", not %u: install both programs of one version",
+		log_line("the executor speaks protocol %" PRIu32
+			 ", not %u: install both programs of one version",
 			 hello->version, INF_CTL_VERSION);
 		executor->n_start_failures = (uint32_t)broker->config->executor_deaths_max;
 		return -EPROTONOSUPPORT;
@@ -164,7 +161,8 @@ static int handle_hello(struct broker *broker, const union inf_ctl_any *msg)
 	executor->n_instances = hello->n_instances;
 	for (uint32_t i = 0; i < executor->n_instances; i++) {
 		executor->instances[i].idx = i;
-		executor->instances[i].dispatch_fd = executor->instances[i].done_fd = executor->instances[i].bell_fd = -1;
+		executor->instances[i].dispatch_fd = executor->instances[i].done_fd =
+			executor->instances[i].bell_fd = -1;
 	}
 	for (uint32_t i = 0; i < executor->n_instances; i++) {
 		int r = instance_make(broker, &executor->instances[i]);
@@ -185,8 +183,8 @@ static void become_ready(struct broker *broker)
 	executor->started_ns = clock_ns();
 	executor->n_start_failures = 0;
 	executor->scan_due = true;
-	log_line("executor %d is ready: %s, %" PRIu32 " x %" PRIu32 " threads", (int)executor->pid, executor->device,
-		 executor->n_instances, executor->n_threads);
+	log_line("executor %d is ready: %s, %" PRIu32 " x %" PRIu32 " threads", (int)executor->pid,
+		 executor->device, executor->n_instances, executor->n_threads);
 	session_reattach_all(broker);
 }
 
@@ -199,7 +197,8 @@ static int handle_instance_mapped(struct broker *broker, const union inf_ctl_any
 	void *map = NULL;
 	int r;
 
-	if (mapped->instance >= executor->n_instances || executor->instances[mapped->instance].ready)
+	if (mapped->instance >= executor->n_instances ||
+	    executor->instances[mapped->instance].ready)
 		return -EPROTO;
 	instance = &executor->instances[mapped->instance];
 	r = inf_region_close_writes(instance->done_fd);
@@ -246,7 +245,8 @@ static int handle_failed(struct broker *broker, const union inf_ctl_any *msg)
 
 static int handle_attached(struct broker *broker, const union inf_ctl_any *msg)
 {
-	return session_attached(broker, msg->attached.session, msg->attached.region, msg->attached.error);
+	return session_attached(broker, msg->attached.session, msg->attached.region,
+				msg->attached.error);
 }
 
 static int handle_detached(struct broker *broker, const union inf_ctl_any *msg)
@@ -282,12 +282,14 @@ static int handle_message(struct broker *broker, const union inf_ctl_any *msg)
 	return -EPROTO;
 }
 
-/* A new executor knows all sessions: now it may load models, so that no batch names what it does not know. */
+/* A new executor knows all sessions: now it may load models, so that no batch names what it does
+ * not know. */
 static void scan_if_due(struct broker *broker)
 {
 	struct executor *executor = &broker->executor;
 
-	if (executor->state != EXECUTOR_READY || !executor->scan_due || !session_is_reattached(broker))
+	if (executor->state != EXECUTOR_READY || !executor->scan_due ||
+	    !session_is_reattached(broker))
 		return;
 	executor->scan_due = false;
 	registry_scan(broker);
@@ -300,7 +302,8 @@ static bool receive(struct broker *broker)
 	int fds[INF_CTL_FDS_MAX];
 	unsigned int n_fds;
 	char reason[64];
-	int r = inf_ctl_recv(broker->executor.control_fd, INF_CTL_FROM_EXECUTOR, &msg, fds, &n_fds, true);
+	int r = inf_ctl_recv(broker->executor.control_fd, INF_CTL_FROM_EXECUTOR, &msg, fds, &n_fds,
+			     true);
 
 	if (r == -EAGAIN)
 		return false;
@@ -346,132 +349,12 @@ int supervisor_send(struct broker *broker, const void *msg, const int *fds, unsi
 		return -EPIPE;
 	r = inf_ctl_send(executor->control_fd, msg, fds, n_fds, true);
 	if (r < 0)
-		supervisor_kill(broker, r == -EAGAIN ? "it does not read its socket" : "its socket failed");
+		supervisor_kill(broker,
+				r == -EAGAIN ? "it does not read its socket" : "its socket failed");
 	return r;
 }
 
-/* --- start ------------------------------------------------------------------------------------------------------ */
-
-static void executor_path(const struct config *config, char path[PATH_BYTES])
-{
-	char *slash;
-	ssize_t n;
-
-	if (config->executor_path) {
-		snprintf(path, PATH_BYTES, "%s", config->executor_path);
-		return;
-	}
-	n = readlink("/proc/self/exe", path, PATH_BYTES - sizeof(EXECUTOR_NAME) - 1);
-	path[n > 0 ? n : 0] = '\0';
-	slash = strrchr(path, '/');
-	snprintf(slash ? slash + 1 : path, sizeof(EXECUTOR_NAME), "%s", EXECUTOR_NAME);
-}
-
-/* posix_spawn() writes to none of them, its prototype is older than const. */
-static char *argument(const char *text)
-{
-	return (char *)(uintptr_t)text;
-}
-
-/* What it is to be started with; `numbers` has room for what argv points to. */
-static void fill_arguments(const struct config *config, const char *path, char numbers[2][16],
-			   char *argv[ARGUMENTS_MAX])
-{
-	uint32_t n = 0;
-
-	argv[n++] = argument(path);
-	if (config->models_path) {
-		argv[n++] = argument("--models");
-		argv[n++] = argument(config->models_path);
-	}
-	if (config->builtin)
-		argv[n++] = argument("--builtin");
-	if (config->instances) {
-		snprintf(numbers[0], sizeof(numbers[0]), "%" PRIu32, config->instances);
-		argv[n++] = argument("--instances");
-		argv[n++] = numbers[0];
-	}
-	if (config->threads) {
-		snprintf(numbers[1], sizeof(numbers[1]), "%" PRIu32, config->threads);
-		argv[n++] = argument("--threads");
-		argv[n++] = numbers[1];
-	}
-	if (config->verbose)
-		argv[n++] = argument("--verbose");
-	argv[n] = NULL;
-}
-
-/* Our own environment, with the allocator's settings (an administrator's go first). */
-static void fill_environment(char *environment[ENVIRONMENT_MAX])
-{
-	static char tunables[] = EXECUTOR_MALLOC_TUNABLES;
-	uint32_t n = 0;
-
-	for (char **entry = environ; entry && *entry && n < ENVIRONMENT_MAX - 2; entry++)
-		environment[n++] = *entry;
-	if (!getenv("GLIBC_TUNABLES"))
-		environment[n++] = tunables;
-	environment[n] = NULL;
-}
-
-static int fill_actions(posix_spawn_file_actions_t *actions, int socket_fd)
-{
-	int r = posix_spawn_file_actions_addopen(actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-
-	if (r == 0)
-		r = posix_spawn_file_actions_adddup2(actions, socket_fd, EXECUTOR_FD);
-#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 34)
-	/* Everything of ours is CLOEXEC; this is for what we inherited. */
-	if (r == 0)
-		r = posix_spawn_file_actions_addclosefrom_np(actions, EXECUTOR_FD + 1);
-#endif
-	return r;
-}
-
-static int fill_attributes(posix_spawnattr_t *attributes)
-{
-	sigset_t none, all;
-	int r;
-
-	sigemptyset(&none);
-	sigfillset(&all);
-	r = posix_spawnattr_setsigmask(attributes, &none);
-	if (r == 0)
-		r = posix_spawnattr_setsigdefault(attributes, &all);
-	if (r == 0)
-		r = posix_spawnattr_setpgroup(attributes, 0);
-	if (r == 0)
-		r = posix_spawnattr_setflags(attributes,
-					     POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
-	return r;
-}
-
-/* 0, or -errno; -ENOENT and the like where the program cannot be executed. */
-static int spawn(const struct config *config, const char *path, int socket_fd, pid_t *ret_pid)
-{
-	posix_spawn_file_actions_t actions;
-	posix_spawnattr_t attributes;
-	char *environment[ENVIRONMENT_MAX], *argv[ARGUMENTS_MAX], numbers[2][16];
-	int r = posix_spawn_file_actions_init(&actions);
-
-	if (r)
-		return -r;
-	r = posix_spawnattr_init(&attributes);
-	if (r) {
-		posix_spawn_file_actions_destroy(&actions);
-		return -r;
-	}
-	fill_arguments(config, path, numbers, argv);
-	fill_environment(environment);
-	r = fill_actions(&actions, socket_fd);
-	if (r == 0)
-		r = fill_attributes(&attributes);
-	if (r == 0)
-		r = posix_spawn(ret_pid, path, &actions, &attributes, argv, environment);
-	posix_spawnattr_destroy(&attributes);
-	posix_spawn_file_actions_destroy(&actions);
-	return -r;
-}
+/* --- start --- */
 
 static void on_exit_of_executor(struct loop_source *source, void *context);
 
@@ -480,8 +363,10 @@ static int watch(struct broker *broker)
 	struct executor *executor = &broker->executor;
 	int r;
 
-	executor->control_source = (struct loop_source){ .fd = executor->control_fd, .on_event = on_control };
-	executor->pid_source = (struct loop_source){ .fd = executor->pid_fd, .on_event = on_exit_of_executor };
+	executor->control_source =
+		(struct loop_source){ .fd = executor->control_fd, .on_event = on_control };
+	executor->pid_source =
+		(struct loop_source){ .fd = executor->pid_fd, .on_event = on_exit_of_executor };
 	r = loop_add(broker->loop, &executor->pid_source);
 	return r < 0 ? r : loop_add(broker->loop, &executor->control_source);
 }
@@ -508,7 +393,7 @@ static int start(struct broker *broker, const char *path)
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return -errno;
-	r = spawn(broker->config, path, pair[1], &executor->pid);
+	r = spawn_executor(broker->config, path, pair[1], &executor->pid);
 	close(pair[1]);
 	if (r < 0) {
 		close(pair[0]);
@@ -555,14 +440,14 @@ static void start_again(struct broker *broker)
 
 static bool is_hopeless(int error)
 {
-	return error == -ENOENT || error == -EACCES || error == -ENOEXEC || error == -ENOTDIR || error == -EISDIR ||
-	       error == -ELOOP || error == -ENAMETOOLONG || error == -EPERM;
+	return error == -ENOENT || error == -EACCES || error == -ENOEXEC || error == -ENOTDIR ||
+	       error == -EISDIR || error == -ELOOP || error == -ENAMETOOLONG || error == -EPERM;
 }
 
 int supervisor_start(struct broker *broker)
 {
 	struct executor *executor = &broker->executor;
-	char path[PATH_BYTES];
+	char path[SPAWN_PATH_BYTES];
 	int r;
 
 	if (executor->pid > 0)
@@ -575,21 +460,23 @@ int supervisor_start(struct broker *broker)
 	executor->generation++;
 	executor->started_ns = clock_ns();
 	executor->state = EXECUTOR_STARTING;
-	executor_path(broker->config, path);
+	spawn_path(broker->config, path);
 	r = start(broker, path);
 	if (r == 0)
 		return 0;
-	log_line("cannot start %s: %s%s", path, strerror(-r), r == -ENOENT ? "; give --executor FILE" : "");
+	log_line("cannot start %s: %s%s", path, strerror(-r),
+		 r == -ENOENT ? "; give --executor FILE" : "");
 	executor->n_start_failures++;
 	executor->n_deaths_in_row++;
 	if (is_hopeless(r))
 		executor->n_start_failures = (uint32_t)broker->config->executor_deaths_max;
-	executor->n_deaths_in_row += executor->n_deaths_in_row == 1; /* never at once: what failed will fail */
+	executor->n_deaths_in_row +=
+		executor->n_deaths_in_row == 1; /* never at once: what failed will fail */
 	start_again(broker);
 	return 0;
 }
 
-/* --- back-off -------------------------------------------------------------------------------------------------------- */
+/* --- back-off --- */
 
 static void timer_stop(struct broker *broker)
 {
@@ -611,20 +498,23 @@ static void on_timer(struct loop_source *source, void *context)
 static void start_later(struct broker *broker, uint64_t delay_ns)
 {
 	struct itimerspec when = {
-		.it_value = { .tv_sec = (time_t)(delay_ns / 1000000000u), .tv_nsec = (long)(delay_ns % 1000000000u) },
+		.it_value = { .tv_sec = (time_t)(delay_ns / 1000000000u),
+			      .tv_nsec = (long)(delay_ns % 1000000000u) },
 	};
 	struct loop_source *timer = &broker->executor.timer_source;
 
 	broker->executor.state = EXECUTOR_WAITING;
-	*timer = (struct loop_source){ .fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC) };
+	*timer = (struct loop_source){ .fd = timerfd_create(CLOCK_MONOTONIC,
+							    TFD_NONBLOCK | TFD_CLOEXEC) };
 	timer->on_event = on_timer;
-	if (timer->fd >= 0 && timerfd_settime(timer->fd, 0, &when, NULL) == 0 && loop_add(broker->loop, timer) == 0)
+	if (timer->fd >= 0 && timerfd_settime(timer->fd, 0, &when, NULL) == 0 &&
+	    loop_add(broker->loop, timer) == 0)
 		return;
 	close_fd(&timer->fd);
 	give_up(broker, "no timer for its next start can be made");
 }
 
-/* --- death ------------------------------------------------------------------------------------------------------------- */
+/* --- death --- */
 
 void supervisor_kill(struct broker *broker, const char *reason)
 {
@@ -642,14 +532,16 @@ void supervisor_kill(struct broker *broker, const char *reason)
 
 static void log_death(const struct executor *executor, const siginfo_t *info)
 {
-	const char *doing = executor->loading >= 0 ? " while it loaded a model" :
-			    executor->state == EXECUTOR_STARTING ? " before it was ready" :
-								    "";
+	const char *doing = executor->loading >= 0		   ? " while it loaded a model"
+			    : executor->state == EXECUTOR_STARTING ? " before it was ready"
+								   : "";
 
 	if (info->si_code == CLD_EXITED)
-		log_line("executor %d ended with code %d%s", (int)executor->pid, info->si_status, doing);
+		log_line("executor %d ended with code %d%s", (int)executor->pid, info->si_status,
+			 doing);
 	else
-		log_line("executor %d died of %s%s", (int)executor->pid, strsignal(info->si_status), doing);
+		log_line("executor %d died of %s%s", (int)executor->pid, strsignal(info->si_status),
+			 doing);
 }
 
 static void bury(struct broker *broker)
@@ -689,7 +581,8 @@ static void on_exit_of_executor(struct loop_source *source, void *context)
 	count_death(broker);
 	bury(broker);
 	executor->state = EXECUTOR_NONE;
-	/* The order matters: jobs leave the batches, then models leave the jobs, then sessions are settled. */
+	/* The order matters: jobs leave the batches, then models leave the jobs, then sessions are
+	 * settled. */
 	pipeline_executor_died(broker);
 	registry_executor_died(broker, was_busy);
 	session_executor_died(broker);
@@ -698,7 +591,7 @@ static void on_exit_of_executor(struct loop_source *source, void *context)
 	start_again(broker);
 }
 
-/* --- end ------------------------------------------------------------------------------------------------------------------ */
+/* --- end --- */
 
 void supervisor_stop(struct broker *broker)
 {

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * arena.c - two-level segregated fit: free blocks hang in lists by size class (four per power of two), a
- * bitmap finds the first list that surely fits, neighbours merge at once. Taking and giving are O(1).
+ * arena.c - two-level segregated fit: free blocks hang in lists by size class (four per power of
+ * two), a bitmap finds the first list that surely fits, neighbours merge at once. Taking and giving
+ * are O(1).
  *
  * The bookkeeping lies in private memory: the region itself holds tensors only, so that nothing a
- * stray write of the program does to its inputs can confuse the allocator. All regions are one pool; a
- * block never spans two. Blocks that are in steady use do not come here: requests keep theirs while they
- * lie on a free list (request.c).
+ * stray write of the program does to its inputs can confuse the allocator. All regions are one
+ * pool; a block never spans two. Blocks that are in steady use do not come here: requests keep
+ * theirs while they lie on a free list (request.c).
  */
 #include "client/arena.h"
 #include "shm/layout.h"
@@ -112,7 +113,8 @@ static struct arena_block *find(const struct arena *arena, uint64_t bytes)
 		if (bits)
 			return arena->classes[i * 64 + (unsigned int)__builtin_ctzll(bits)];
 	}
-	for (struct arena_block *block = arena->classes[class_of(bytes)]; block; block = block->next_free)
+	for (struct arena_block *block = arena->classes[class_of(bytes)]; block;
+	     block = block->next_free)
 		if (block->bytes >= bytes)
 			return block;
 	return NULL;
@@ -173,7 +175,8 @@ void infc_arena_deinit(struct arena *arena)
 	pthread_mutex_destroy(&arena->lock);
 }
 
-int infc_arena_add(struct arena *arena, uint32_t region, uint8_t *base, uint64_t first, uint64_t end)
+int infc_arena_add(struct arena *arena, uint32_t region, uint8_t *base, uint64_t first,
+		   uint64_t end)
 {
 	struct arena_block *block;
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * arena.h - allocator of input blocks in request regions: client-private, all bookkeeping in private
- * memory. Any thread.
+ * arena.h - allocator of input blocks in request regions: client-private, all bookkeeping in
+ * private memory. Any thread.
  */
 #ifndef CLIENT_ARENA_H
 #define CLIENT_ARENA_H
@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 #define ARENA_CLASSES 256u
-#define ARENA_TAIL_BYTES 64u /* at the end of a region: vector loads past the last tensor stay mapped */
+#define ARENA_TAIL_BYTES 64u /* end of a region: vector loads past a tensor stay mapped */
 
 /* A piece of a region, free or taken. Members above `prev` are for who holds it; read-only. */
 struct arena_block {
@@ -38,7 +38,8 @@ void infc_arena_init(struct arena *arena);
 void infc_arena_deinit(struct arena *arena);
 
 /* Adds [first, end) of a region mapped at `base`, less the tail. 0 or -ENOMEM. */
-int infc_arena_add(struct arena *arena, uint32_t region, uint8_t *base, uint64_t first, uint64_t end);
+int infc_arena_add(struct arena *arena, uint32_t region, uint8_t *base, uint64_t first,
+		   uint64_t end);
 
 /* 64-byte aligned block of at least `bytes`; NULL = no room (or no private memory). */
 struct arena_block *infc_arena_take(struct arena *arena, uint64_t bytes);

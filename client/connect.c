@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * connect.c - inf_open() and inf_close(): finding the broker, the handshake, the session's first memory.
+ * connect.c - inf_open() and inf_close(): finding the broker, the handshake, the session's first
+ * memory.
  *
- *	HELLO -> WELCOME (request fd, response fd, doorbell) -> map, populate -> MAPPED{0} -> READY{0}
+ *	HELLO -> WELCOME (request fd, response fd, bell) -> map, populate -> MAPPED{0} -> READY{0}
  *
- * Sizes and positions are taken from WELCOME, never from shared memory. Seals are checked before anything
- * is mapped; fds are closed after that. A failure names every place that was tried and why it was none.
+ * Sizes and positions are taken from WELCOME, never from shared memory. Seals are checked before
+ * anything is mapped; fds are closed after that. A failure names every place that was tried and why
+ * it was none.
  */
 #define _GNU_SOURCE 1
 #include "client/internal.h"
@@ -27,7 +29,8 @@ struct report {
 	bool started;
 };
 
-__attribute__((format(printf, 2, 3))) static void report(struct report *report, const char *format, ...)
+__attribute__((format(printf, 2, 3))) static void report(struct report *report, const char *format,
+							 ...)
 {
 	va_list args;
 	int n;
@@ -93,7 +96,8 @@ static int try_place(struct report *out, const char *path, const char *source, i
 
 	if (!r)
 		return 0;
-	report(out, "%s%s%s: %s", out->started ? "; " : "no broker at ", path, source, errno_text(r));
+	report(out, "%s%s%s: %s", out->started ? "; " : "no broker at ", path, source,
+	       errno_text(r));
 	if (r == -ENAMETOOLONG)
 		report(out, " (a socket's path has at most %zu bytes)",
 		       sizeof(((struct sockaddr_un *)0)->sun_path) - 1);
@@ -153,17 +157,20 @@ static int send_hello(struct inf_client *client, const char *name)
 }
 
 /* The answer to HELLO: its fds are the caller's on 0. */
-static int await_welcome(struct inf_client *client, struct report *out, struct inf_ctl_welcome *ret, int *ret_fds)
+static int await_welcome(struct inf_client *client, struct report *out, struct inf_ctl_welcome *ret,
+			 int *ret_fds)
 {
 	union inf_ctl_any msg;
 	unsigned int n_fds = 0;
 	int r;
 
 	do {
-		r = inf_ctl_recv(client->socket_fd, INF_CTL_FROM_FRONT_TO_CLIENT, &msg, ret_fds, &n_fds, false);
+		r = inf_ctl_recv(client->socket_fd, INF_CTL_FROM_FRONT_TO_CLIENT, &msg, ret_fds,
+				 &n_fds, false);
 	} while (r == -EINTR);
 	if (r) {
-		report(out, "the broker did not welcome us: %s", r > 0 ? inf_ctl_fault_name(r) : errno_text(r));
+		report(out, "the broker did not welcome us: %s",
+		       r > 0 ? inf_ctl_fault_name(r) : errno_text(r));
 		return r == INF_CTL_E_CLOSED ? -ECONNRESET : r > 0 ? -EPROTO : r;
 	}
 	if (msg.head.type == INF_CTL_WELCOME) {
@@ -187,7 +194,8 @@ static const char *check_welcome(const struct inf_ctl_welcome *welcome)
 		return "a version that this library does not speak";
 	if (welcome->response_bytes != INF_RESPONSE_BYTES)
 		return "a response region of another size";
-	if (welcome->request_bytes < INF_ARENA_OFFSET + INF_PAGE || welcome->request_bytes % INF_PAGE)
+	if (welcome->request_bytes < INF_ARENA_OFFSET + INF_PAGE ||
+	    welcome->request_bytes % INF_PAGE)
 		return "a request region of an impossible size";
 	return welcome->start < INF_SLOTS ? NULL : "an impossible start position";
 }
@@ -206,13 +214,16 @@ static int map_response(struct inf_client *client, int fd)
 	return inf_region_populate(base, INF_RESPONSE_BYTES, false);
 }
 
-static int map_session(struct inf_client *client, const struct inf_ctl_welcome *welcome, const int *fds)
+static int map_session(struct inf_client *client, const struct inf_ctl_welcome *welcome,
+		       const int *fds)
 {
 	int r = infc_region_add(client, 0, INF_REGION_REQUEST, fds[0], welcome->request_bytes);
 
 	if (r)
 		return r;
-	client->request = (struct inf_request_region *)(void *)infc_region_find(client, 0, INF_REGION_REQUEST)->base;
+	client->request =
+		(struct inf_request_region *)(void *)infc_region_find(client, 0, INF_REGION_REQUEST)
+			->base;
 	client->request_bytes = welcome->request_bytes;
 	r = map_response(client, fds[1]);
 	if (r)
@@ -230,7 +241,8 @@ static int read_head(struct inf_client *client)
 	uint64_t wake_ns;
 
 	/* Acquire: pairs with the broker's release, the rest of the head is set. */
-	if (inf_load64_acquire(&head->magic) != INF_RESPONSE_MAGIC || inf_load32(&head->session) != client->session)
+	if (inf_load64_acquire(&head->magic) != INF_RESPONSE_MAGIC ||
+	    inf_load32(&head->session) != client->session)
 		return -EPROTO;
 	wake_ns = inf_load32(&head->wake_ns);
 	if (!wake_ns)
@@ -253,7 +265,8 @@ static int finish(struct inf_client *client)
 	return r ? r : read_head(client);
 }
 
-static int handshake(struct inf_client *client, const struct inf_options *options, struct report *out)
+static int handshake(struct inf_client *client, const struct inf_options *options,
+		     struct report *out)
 {
 	struct inf_ctl_welcome welcome;
 	int fds[INF_CTL_FDS_MAX];
@@ -329,7 +342,8 @@ static void client_free(struct inf_client *client)
 	free(client);
 }
 
-static int connect_client(struct inf_client *client, const struct inf_options *options, struct report *out)
+static int connect_client(struct inf_client *client, const struct inf_options *options,
+			  struct report *out)
 {
 	int r;
 
@@ -379,7 +393,8 @@ int inf_open(struct inf_client **ret_client, const struct inf_options *options)
 	r = read_options(options, &known);
 	if (r)
 		return r;
-	out = (struct report){ .at = known.error, .room_bytes = known.error ? known.error_bytes : 0 };
+	out = (struct report){ .at = known.error,
+			       .room_bytes = known.error ? known.error_bytes : 0 };
 	if (out.room_bytes)
 		*out.at = 0;
 	client = client_new();

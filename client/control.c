@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * control.c - the control socket after the handshake: questions with one answer each, and what the broker
- * sends unasked (the output region of a new executor generation, the end of an old one).
+ * control.c - the control socket after the handshake: questions with one answer each, and what the
+ * broker sends unasked (the output region of a new executor generation, the end of an old one).
  *
- * Nothing reads the socket in the background, for the library has no threads of its own. Whoever asks
- * something serves what lies in front of the answer; whoever meets a completion in a region that is not
- * mapped yet drains the socket, and finds it: the broker sends the region before the first completion
- * that names it.
+ * Nothing reads the socket in the background, for the library has no threads of its own. Whoever
+ * asks something serves what lies in front of the answer; whoever meets a completion in a region
+ * that is not mapped yet drains the socket, and finds it: the broker sends the region before the
+ * first completion that names it.
  */
 #define _GNU_SOURCE 1
 #include "client/internal.h"
@@ -66,7 +66,8 @@ static int send_mapped(struct inf_client *client, uint32_t region)
 	return inf_ctl_send(client->socket_fd, &msg, NULL, 0, false);
 }
 
-static int add_region(struct inf_client *client, const struct inf_ctl_region *msg, const int *fds, unsigned int n_fds)
+static int add_region(struct inf_client *client, const struct inf_ctl_region *msg, const int *fds,
+		      unsigned int n_fds)
 {
 	int r;
 
@@ -82,7 +83,8 @@ static int add_region(struct inf_client *client, const struct inf_ctl_region *ms
 }
 
 /* A message that may come at any time. 0, 1 = it is none of those, or a negative errno. */
-static int serve(struct inf_client *client, const union inf_ctl_any *msg, const int *fds, unsigned int n_fds)
+static int serve(struct inf_client *client, const union inf_ctl_any *msg, const int *fds,
+		 unsigned int n_fds)
 {
 	switch (msg->head.type) {
 	case INF_CTL_REGION:
@@ -99,13 +101,14 @@ static int serve(struct inf_client *client, const union inf_ctl_any *msg, const 
 }
 
 /* One message. 0, -EAGAIN, or a negative errno after which the connection is gone. */
-static int receive(struct inf_client *client, union inf_ctl_any *ret, int *ret_fds, unsigned int *ret_n_fds,
-		   bool dont_wait)
+static int receive(struct inf_client *client, union inf_ctl_any *ret, int *ret_fds,
+		   unsigned int *ret_n_fds, bool dont_wait)
 {
 	int r;
 
 	do {
-		r = inf_ctl_recv(client->socket_fd, INF_CTL_FROM_FRONT_TO_CLIENT, ret, ret_fds, ret_n_fds, dont_wait);
+		r = inf_ctl_recv(client->socket_fd, INF_CTL_FROM_FRONT_TO_CLIENT, ret, ret_fds,
+				 ret_n_fds, dont_wait);
 	} while (r == -EINTR);
 	if (!r || (r == -EAGAIN && dont_wait))
 		return r;
@@ -116,9 +119,10 @@ static int receive(struct inf_client *client, union inf_ctl_any *ret, int *ret_f
 	return give_up(client, r);
 }
 
-/* 1 = `msg` is the answer that is waited for, 0 = it was something else and is done with, or -errno. */
-static int judge(struct inf_client *client, const union inf_ctl_any *msg, const int *fds, unsigned int n_fds,
-		 enum inf_ctl_type answer)
+/* 1 = `msg` is the answer that is waited for, 0 = it was something else and is done with, or
+ * -errno. */
+static int judge(struct inf_client *client, const union inf_ctl_any *msg, const int *fds,
+		 unsigned int n_fds, enum inf_ctl_type answer)
 {
 	int r = serve(client, msg, fds, n_fds);
 
@@ -129,8 +133,8 @@ static int judge(struct inf_client *client, const union inf_ctl_any *msg, const 
 	return msg->head.type == INF_CTL_ERROR && msg->head.cookie == client->cookie;
 }
 
-int infc_control_ask(struct inf_client *client, void *msg, enum inf_ctl_type answer, union inf_ctl_any *ret,
-		     int *ret_fd)
+int infc_control_ask(struct inf_client *client, void *msg, enum inf_ctl_type answer,
+		     union inf_ctl_any *ret, int *ret_fd)
 {
 	struct inf_ctl_head *head = msg;
 	unsigned int n_fds = 0;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * event.c - a descriptor for event loops: our end of a socketpair, in which the broker puts a byte when a
- * completion comes and the lane's event word is 1. A hint, and a hang-up when the broker dies.
+ * event.c - a descriptor for event loops: our end of a socketpair, in which the broker puts a byte
+ * when a completion comes and the lane's event word is 1. A hint, and a hang-up when the broker
+ * dies.
  */
 #define _GNU_SOURCE 1
 #include "client/internal.h"
@@ -80,7 +81,8 @@ int inf_fd_arm(struct inf_client *client)
 	if (empty(lane->event_fd))
 		infc_mark_lost(client);
 	inf_store32(&lane->request->event.v, 1);
-	/* The word before our look at the slots; pairs with the broker's fence between its slot and the word. */
+	/* The word before our look at the slots; pairs with the broker's fence between its slot and
+	 * the word. */
 	inf_fence(INF_FENCE_CLIENT_PARK);
 	return has_something(lane);
 }

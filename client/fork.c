@@ -2,10 +2,10 @@
 /*
  * fork.c - what a forked child sees: a clean error from each call, and its parent's input memory.
  *
- * The kernel zeroes the guard page in the child (MADV_WIPEONFORK), so every call can tell with one load,
- * without pthread_atfork handlers, and also after a bare clone(). The rings are not there at all in the
- * child (MADV_DONTFORK): a child cannot write what only the parent may write. Arenas and outputs are
- * inherited, so that what points into them (array views of a binding) stays readable.
+ * The kernel zeroes the guard page in the child (MADV_WIPEONFORK), so every call can tell with one
+ * load, without pthread_atfork handlers, and also after a bare clone(). The rings are not there at
+ * all in the child (MADV_DONTFORK): a child cannot write what only the parent may write. Arenas and
+ * outputs are inherited, so that what points into them (array views of a binding) stays readable.
  */
 #define _GNU_SOURCE 1
 #include "client/internal.h"
@@ -14,7 +14,8 @@
 
 const uint64_t *infc_fork_guard_new(void)
 {
-	uint64_t *guard = mmap(NULL, INF_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint64_t *guard =
+		mmap(NULL, INF_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (guard == MAP_FAILED)
 		return NULL;

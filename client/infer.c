@@ -22,13 +22,14 @@ static void copy_out(const struct inf_request *req, void *const *outputs)
 			memcpy(outputs[i], req->outputs[i].data, req->outputs[i].bytes);
 }
 
-int inf_infer(struct inf_model *model, uint32_t rows, const void *const *inputs, void *const *outputs,
-	      uint64_t until_ns)
+int inf_infer(struct inf_model *model, uint32_t rows, const void *const *inputs,
+	      void *const *outputs, uint64_t until_ns)
 {
 	struct inf_request *req;
 	int r;
 
-	if (!model || (!inputs && model->signature.n_inputs) || (!outputs && model->signature.n_outputs))
+	if (!model || (!inputs && model->signature.n_inputs) ||
+	    (!outputs && model->signature.n_outputs))
 		return -EINVAL;
 	r = inf_request_take(model, rows, &req);
 	if (r)

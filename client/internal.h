@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * internal.h - the objects of libinfclient, who may touch them, and what its files offer to each other.
+ * internal.h - the objects of libinfclient, who may touch them, and what its files offer to each
+ * other.
  *
  *	inf_client --- regions[]    mapped memory                     control lock; read without
  *	    |     \--- arena        input blocks                      its own lock
  *	    |     \--- requests[]   tag -> request                    table lock; read without
- *	    |     \--- models       opened models, their free lists   control lock; lists: a lane's cache lock
+ *	    |     \--- models       opened models, their free lists   control lock; lists: cache lock
  *	    +--- lanes[16]          a thread's ring pair
  *	             submit side    submit lock   (contended only where threads share the lane)
  *	             reap side      reap lock     (any thread may collect for any other)
  *
- * Order of locks: control, then submit, then reap, then cache, then table, then the arena's. Nothing on
- * the request path takes the control lock but a completion that names memory we have not been sent yet:
- * who holds the control lock takes no submit and no reap lock, so that is allowed too.
+ * Order of locks: control, then submit, then reap, then cache, then table, then the arena's. Nothing
+ * on the request path takes the control lock but a completion that names memory we have not been sent
+ * yet: who holds the control lock takes no submit and no reap lock, so that is allowed too.
  *
  * A request's state moves so; whoever makes the last move owns the request:
  *	IDLE/ENDED -> FLIGHT     inf_submit, its caller
@@ -20,7 +21,8 @@
  *	FLIGHT     -> ABANDONED  inf_request_give; ABANDONED -> FREE by the thread that collects
  *	IDLE/ENDED -> FREE       inf_request_give; FREE -> IDLE inf_request_take
  *
- * Names that start with infc_ are private to the library; the prefix keeps the static one from clashing.
+ * Names that start with infc_ are private to the library; the prefix keeps the static one from
+ * clashing.
  */
 #ifndef CLIENT_INTERNAL_H
 #define CLIENT_INTERNAL_H
@@ -34,17 +36,17 @@
 #include <stdalign.h>
 
 /* Constants that were guessed or measured; nothing else in the library has any. */
-#define INFC_SPIN_PAUSE_NS 2000u	   /* about two context switches: pause first, then yield */
-#define INFC_WAKE_NS_DEFAULT 20000u	   /* W where the broker has not measured it */
-#define INFC_WAKE_NS_MAX 200000u	   /* no broker makes us spin longer */
-#define INFC_SLICE_NS 250000000ull	   /* re-check of the socket where the kernel does not tell of a death */
-#define INFC_GROW_BYTES_MIN (1ull << 20)   /* least that is asked for when the arena is full */
-#define INFC_GROW_FACTOR 16u		   /* else this many of what did not fit */
-#define INFC_GROW_BYTES_MAX (64ull << 20)  /* but no more, unless one block needs it */
-#define INFC_GROW_RETRY_NS 100000000ull	   /* after a refusal: don't ask again on every take */
-#define INFC_REQUESTS_MAX 65536u	   /* request objects per client */
-#define INFC_ALIVE 0x4556494c41464e49ull   /* "INFALIVE", in the page that a fork wipes */
-#define INFC_REGION_NONE UINT32_MAX
+#define INFC_SPIN_PAUSE_NS   2000u   /* about two context switches: pause first, then yield */
+#define INFC_WAKE_NS_DEFAULT 20000u  /* W where the broker has not measured it */
+#define INFC_WAKE_NS_MAX     200000u /* no broker makes us spin longer */
+#define INFC_SLICE_NS	     250000000ull /* between looks at the socket, where nobody tells of a death */
+#define INFC_GROW_BYTES_MIN (1ull << 20)  /* least that is asked for when the arena is full */
+#define INFC_GROW_FACTOR    16u		  /* else this many of what did not fit */
+#define INFC_GROW_BYTES_MAX (64ull << 20) /* but no more, unless one block needs it */
+#define INFC_GROW_RETRY_NS  100000000ull  /* after a refusal: don't ask again on every take */
+#define INFC_REQUESTS_MAX   65536u	  /* request objects per client */
+#define INFC_ALIVE	    0x4556494c41464e49ull /* "INFALIVE", in the page that a fork wipes */
+#define INFC_REGION_NONE    UINT32_MAX
 
 enum infc_state {
 	INFC_FREE = 0,
@@ -68,7 +70,7 @@ struct lane;
 struct inf_request {
 	struct inf_client *client;
 	struct inf_model *model;
-	struct lane *lane; /* of the last submission */
+	struct lane *lane;	   /* of the last submission */
 	struct arena_block *block; /* packed inputs; NULL for pings */
 	struct arena_block *ext;   /* struct inf_ext_tensor per input, or NULL */
 	uint64_t tag;		   /* atomic: times submitted << 32 | index in requests[] */
@@ -80,7 +82,7 @@ struct inf_request {
 	uint32_t tenancy; /* of the lane when it was submitted */
 	bool is_ext;	  /* submitted with INF_SUB_EXT */
 
-	/* Written by who collects, before state becomes ENDED (release); read after that (acquire). */
+	/* Written by who collects, before state becomes ENDED (release); then read (acquire). */
 	uint32_t state; /* enum infc_state, atomic */
 	uint16_t status;
 	uint16_t flags;
@@ -103,7 +105,7 @@ struct inf_model {
 	struct inf_client *client;
 	struct inf_model *next;
 	uint16_t handle;
-	bool is_ping;	   /* the pseudo-model of inf_ping() */
+	bool is_ping; /* the pseudo-model of inf_ping() */
 	bool is_packed;
 	uint32_t is_stale; /* atomic: an answer was NO_MODEL, so the next open asks again */
 	uint64_t run_ns;   /* atomic: run of recent requests, averaged */
@@ -122,7 +124,7 @@ struct lane {
 	/* client->lanes_lock */
 	bool is_up;
 	uint32_t n_users; /* atomic, for who asks without the lock */
-	int event_fd; /* -1 = none; ours */
+	int event_fd;	  /* -1 = none; ours */
 
 	alignas(INF_LINE) pthread_mutex_t submit_lock;
 	struct inf_sq_writer sq;
@@ -155,8 +157,9 @@ struct inf_client {
 	pthread_key_t lane_key;
 	bool has_key;
 
-	uint32_t lost; /* atomic: the broker is gone */
-	uint32_t n_retiring; /* atomic: outputs of old executors that the broker will retire; control lock writes */
+	uint32_t lost;	     /* atomic: the broker is gone */
+	uint32_t n_retiring; /* atomic: outputs of old executors that the broker will retire;
+				control lock writes */
 
 	pthread_mutex_t control_lock; /* socket, regions[], models */
 	uint32_t cookie;
@@ -213,10 +216,11 @@ void infc_region_unmap_all(struct inf_client *client);
 
 /*
  * Sends `msg` (its cookie is set here), serves what comes in between, returns the answer of type
- * `answer` or ERROR in *ret. *ret_fd is the answer's fd or -1. 0 or a negative errno; control lock held.
+ * `answer` or ERROR in *ret. *ret_fd is the answer's fd or -1. 0 or a negative errno; control lock
+ * held.
  */
-int infc_control_ask(struct inf_client *client, void *msg, enum inf_ctl_type answer, union inf_ctl_any *ret,
-		     int *ret_fd);
+int infc_control_ask(struct inf_client *client, void *msg, enum inf_ctl_type answer,
+		     union inf_ctl_any *ret, int *ret_fd);
 /* The negative errno in an ERROR, and its text for inf_error(). */
 int infc_control_refusal(const struct inf_ctl_error *error);
 /* Serves everything that has arrived unasked. Takes the control lock. */
@@ -251,7 +255,8 @@ static inline bool infc_lane_has_news(const struct lane *lane)
 
 /* --- requests (request.c) --- */
 
-/* The request with that index, or NULL; whether it is in flight under that tag is for the caller to see. */
+/* The request with that index, or NULL; whether it is in flight under that tag is for the caller to
+ * see. */
 struct inf_request *infc_request_find(const struct inf_client *client, uint64_t tag);
 /* A request of the model without memory: recycled or new. NULL = no memory. */
 struct inf_request *infc_request_get(struct inf_model *model, struct lane *lane);
@@ -288,14 +293,15 @@ void infc_reap_unlist(struct inf_request *req);
 struct inf_request *infc_reap_next(struct lane *lane);
 /* Looks at the liveness word; true = the broker is gone (and marked so). */
 bool infc_lane_is_dead(struct lane *lane);
-/* Until `req` has ended, or (NULL) the lane has something to return or nothing in flight. 0 or -ETIMEDOUT. */
+/* Until `req` has ended, or (NULL) the lane has something to return or nothing in flight. 0 or
+ * -ETIMEDOUT. */
 int infc_wait(struct lane *lane, struct inf_request *req, uint64_t until_ns);
 
 /*
- * Copies and checks the table at the head of an output block: it must be what the signature allows for
- * `rows`. Fills tensors[n_outputs]. 0 or -EBADMSG. Pure.
+ * Copies and checks the table at the head of an output block: it must be what the signature allows
+ * for `rows`. Fills tensors[n_outputs]. 0 or -EBADMSG. Pure.
  */
-int infc_output_read(const struct inf_signature *signature, uint32_t rows, const uint8_t *block, uint64_t length,
-		     struct inf_tensor *ret_tensors);
+int infc_output_read(const struct inf_signature *signature, uint32_t rows, const uint8_t *block,
+		     uint64_t length, struct inf_tensor *ret_tensors);
 
 #endif /* CLIENT_INTERNAL_H */

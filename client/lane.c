@@ -3,10 +3,11 @@
  * lane.c - one ring pair per thread.
  *
  * A thread gets its lane with its first request and gives it back when it ends or calls
- * inf_thread_leave(). A lane that came back goes on where its positions are: requests of the thread that
- * left may still be in flight on it and are waited for as before; only inf_wait_any() of the next thread
- * does not return them (`tenancy`). Where all lanes have a thread, the next thread shares the lane with
- * the fewest; each lane's submit lock, which is otherwise never contended, keeps its ring single producer.
+ * inf_thread_leave(). A lane that came back goes on where its positions are: requests of the thread
+ * that left may still be in flight on it and are waited for as before; only inf_wait_any() of the
+ * next thread does not return them (`tenancy`). Where all lanes have a thread, the next thread
+ * shares the lane with the fewest; each lane's submit lock, which is otherwise never contended,
+ * keeps its ring single producer.
  */
 #define _GNU_SOURCE 1
 #include "client/internal.h"

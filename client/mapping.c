@@ -3,9 +3,10 @@
  * mapping.c - the regions of a session: a table that is read without a lock and changed under the
  * control lock.
  *
- * An entry is published by its id, stored last. It is taken away only when the broker retired the region,
- * which it does after all outputs in it were released: nobody can be looking the id up then, unless the
- * broker lies; against that, a region in which any request still holds an output stays mapped.
+ * An entry is published by its id, stored last. It is taken away only when the broker retired the
+ * region, which it does after all outputs in it were released: nobody can be looking the id up
+ * then, unless the broker lies; against that, a region in which any request still holds an output
+ * stays mapped.
  */
 #define _GNU_SOURCE 1
 #include "client/internal.h"
@@ -80,7 +81,8 @@ int infc_region_ready(struct inf_client *client, uint32_t id)
 	if (!region || region->kind != INF_REGION_REQUEST || region->ready)
 		return -EPROTO;
 	region->ready = true;
-	return infc_arena_add(&client->arena, id, region->base, id ? 0 : INF_ARENA_OFFSET, region->bytes);
+	return infc_arena_add(&client->arena, id, region->base, id ? 0 : INF_ARENA_OFFSET,
+			      region->bytes);
 }
 
 /* True where a request still holds an output in the region. */
@@ -89,7 +91,8 @@ static bool is_held(struct inf_client *client, uint32_t id)
 	uint32_t n = inf_load32_acquire(&client->n_requests);
 
 	for (uint32_t i = 0; i < n; i++) {
-		/* Relaxed: an output that is being taken right now is one that the broker did not retire. */
+		/* Relaxed: an output that is being taken right now is one that the broker did not
+		 * retire. */
 		if (inf_load32(&client->requests[i]->out_held) == id)
 			return true;
 	}
@@ -117,12 +120,14 @@ void infc_region_sweep(struct inf_client *client)
 	for (unsigned int i = 0; i < INF_REGIONS; i++) {
 		struct region *region = &client->regions[i];
 
-		if (region->id != INFC_REGION_NONE && region->retired && !is_held(client, region->id))
+		if (region->id != INFC_REGION_NONE && region->retired &&
+		    !is_held(client, region->id))
 			drop(region);
 	}
 }
 
-/* In a forked child the rings' addresses may belong to something else by now: only the arena is unmapped. */
+/* In a forked child the rings' addresses may belong to something else by now: only the arena is
+ * unmapped. */
 void infc_region_unmap_all(struct inf_client *client)
 {
 	bool forked = infc_is_forked(client);

@@ -26,7 +26,8 @@ static struct inf_model *find_open(struct inf_client *client, const char *name)
 	return NULL;
 }
 
-static int add(struct inf_client *client, const struct inf_ctl_model *msg, struct inf_model **ret_model)
+static int add(struct inf_client *client, const struct inf_ctl_model *msg,
+	       struct inf_model **ret_model)
 {
 	struct inf_model *model;
 
@@ -48,7 +49,8 @@ static int add(struct inf_client *client, const struct inf_ctl_model *msg, struc
 }
 
 /* Control lock held. */
-static int ask(struct inf_client *client, const char *name, uint32_t depth, struct inf_model **ret_model)
+static int ask(struct inf_client *client, const char *name, uint32_t depth,
+	       struct inf_model **ret_model)
 {
 	union inf_ctl_any answer;
 	struct inf_ctl_open msg;
@@ -59,7 +61,8 @@ static int ask(struct inf_client *client, const char *name, uint32_t depth, stru
 	msg.depth = depth;
 	r = infc_control_ask(client, &msg, INF_CTL_MODEL, &answer, &fd);
 	if (r) {
-		infc_error_set(r == -ECONNRESET ? "the broker is gone" : "the connection to the broker failed");
+		infc_error_set(r == -ECONNRESET ? "the broker is gone"
+						: "the connection to the broker failed");
 		return r;
 	}
 	client->grow_not_before_ns = 0;
@@ -68,7 +71,8 @@ static int ask(struct inf_client *client, const char *name, uint32_t depth, stru
 	return add(client, &answer.model, ret_model);
 }
 
-int inf_model_open(struct inf_client *client, const char *name, uint32_t depth, struct inf_model **ret_model)
+int inf_model_open(struct inf_client *client, const char *name, uint32_t depth,
+		   struct inf_model **ret_model)
 {
 	struct inf_model *model;
 	int r = 0;
@@ -119,7 +123,8 @@ int inf_model_list(struct inf_client *client, uint32_t idx, struct inf_model_inf
 	if (answer.head.type == INF_CTL_ERROR)
 		return infc_control_refusal(&answer.error);
 	static_assert(sizeof(info.text) == INF_CTL_TEXT_BYTES, "client.h and control.h");
-	static_assert(sizeof(info.time_ns) == sizeof(answer.info.time_ns), "client.h and control.h");
+	static_assert(sizeof(info.time_ns) == sizeof(answer.info.time_ns),
+		      "client.h and control.h");
 	info.state = answer.info.state;
 	info.signature = answer.info.signature;
 	info.signature.name[INF_NAME_BYTES - 1] = 0;

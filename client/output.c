@@ -2,10 +2,10 @@
 /*
  * output.c - the table at the head of an output block, and what it points at.
  *
- * An executor wrote it, and an executor may be broken or still writing: each word is loaded once into
- * private memory, the copy is checked against the signature and the completion, and pointers are made from
- * the copy alone. So a pointer that is given out covers mapped memory of the promised shape, whatever
- * happens to the bytes.
+ * An executor wrote it, and an executor may be broken or still writing: each word is loaded once
+ * into private memory, the copy is checked against the signature and the completion, and pointers
+ * are made from the copy alone. So a pointer that is given out covers mapped memory of the promised
+ * shape, whatever happens to the bytes.
  */
 #define _GNU_SOURCE 1
 #include "client/internal.h"
@@ -13,7 +13,8 @@
 #include <errno.h>
 
 /* True where `dim` is what the signature allows at `axis`. */
-static bool is_dim_allowed(const struct inf_tensor_spec *spec, uint32_t axis, uint32_t rows, int64_t dim)
+static bool is_dim_allowed(const struct inf_tensor_spec *spec, uint32_t axis, uint32_t rows,
+			   int64_t dim)
 {
 	if (axis == 0 && (spec->flags & INF_SPEC_BATCH))
 		return dim == (int64_t)rows;
@@ -23,7 +24,8 @@ static bool is_dim_allowed(const struct inf_tensor_spec *spec, uint32_t axis, ui
 }
 
 /* The products stay within the signature's bound, which was checked: no overflow. */
-static bool is_tensor_allowed(const struct inf_tensor_spec *spec, uint32_t rows, const struct inf_out_tensor *tensor)
+static bool is_tensor_allowed(const struct inf_tensor_spec *spec, uint32_t rows,
+			      const struct inf_out_tensor *tensor)
 {
 	uint64_t bytes = inf_dtype_size(tensor->dtype);
 
@@ -37,14 +39,15 @@ static bool is_tensor_allowed(const struct inf_tensor_spec *spec, uint32_t rows,
 	return tensor->bytes == bytes;
 }
 
-static bool is_range_allowed(const struct inf_out_tensor *tensor, uint64_t head_bytes, uint64_t length)
+static bool is_range_allowed(const struct inf_out_tensor *tensor, uint64_t head_bytes,
+			     uint64_t length)
 {
-	return tensor->offset % INF_TENSOR_ALIGN == 0 && tensor->offset >= head_bytes && tensor->offset <= length &&
-	       tensor->bytes <= length - tensor->offset;
+	return tensor->offset % INF_TENSOR_ALIGN == 0 && tensor->offset >= head_bytes &&
+	       tensor->offset <= length && tensor->bytes <= length - tensor->offset;
 }
 
-int infc_output_read(const struct inf_signature *signature, uint32_t rows, const uint8_t *block, uint64_t length,
-		     struct inf_tensor *ret_tensors)
+int infc_output_read(const struct inf_signature *signature, uint32_t rows, const uint8_t *block,
+		     uint64_t length, struct inf_tensor *ret_tensors)
 {
 	uint64_t head_bytes = inf_out_head_bytes(signature->n_outputs);
 	const uint8_t *table = block + sizeof(struct inf_out_head);
@@ -61,9 +64,11 @@ int infc_output_read(const struct inf_signature *signature, uint32_t rows, const
 	for (uint32_t i = 0; i < n_outputs; i++) {
 		struct inf_out_tensor copy;
 
-		inf_copy_in((inf_word_alias *)(void *)&copy,
-			    (const inf_word_alias *)(const void *)(table + i * sizeof(struct inf_out_tensor)),
-			    sizeof(copy) / 8);
+		inf_copy_in(
+			(inf_word_alias *)(void *)&copy,
+			(const inf_word_alias *)(const void *)(table +
+							       i * sizeof(struct inf_out_tensor)),
+			sizeof(copy) / 8);
 		if (!is_tensor_allowed(&signature->outputs[i], rows, &copy) ||
 		    !is_range_allowed(&copy, head_bytes, length))
 			return -EBADMSG;

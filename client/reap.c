@@ -2,10 +2,10 @@
 /*
  * reap.c - from completion slots to ended requests. Hot file: no allocation, no system call.
  *
- * Whoever comes first takes the lane's reap lock and collects everything there is, for all threads. The
- * broker is believed moderately: a completion of a request that is not in flight on this lane is dropped,
- * an output that does not lie in memory we were given, or is not what the signature says, is a model
- * error; a sequence that is neither empty nor next ends the session.
+ * Whoever comes first takes the lane's reap lock and collects everything there is, for all threads.
+ * The broker is believed moderately: a completion of a request that is not in flight on this lane
+ * is dropped, an output that does not lie in memory we were given, or is not what the signature
+ * says, is a model error; a sequence that is neither empty nor next ends the session.
  */
 #define _GNU_SOURCE 1
 #include "client/internal.h"
@@ -63,7 +63,8 @@ struct inf_request *infc_reap_next(struct lane *lane)
 	pthread_mutex_lock(&lane->reap_lock);
 	while ((req = lane->ended_first)) {
 		delist(lane, req);
-		if (inf_load32_acquire(&req->state) == INFC_ENDED && req->lane == lane && req->tenancy == lane->tenancy)
+		if (inf_load32_acquire(&req->state) == INFC_ENDED && req->lane == lane &&
+		    req->tenancy == lane->tenancy)
 			break;
 	}
 	pthread_mutex_unlock(&lane->reap_lock);
@@ -94,7 +95,8 @@ static const struct region *find_output(struct inf_client *client, uint32_t id)
 	return infc_region_find(client, id, INF_REGION_OUTPUT);
 }
 
-/* Judges the output that an OK completion names, and takes hold of it. Returns the request's status. */
+/* Judges the output that an OK completion names, and takes hold of it. Returns the request's
+ * status. */
 static enum inf_status take_output(struct inf_request *req, const struct inf_completion *body)
 {
 	const struct region *region = find_output(req->client, body->region);
@@ -108,8 +110,8 @@ static enum inf_status take_output(struct inf_request *req, const struct inf_com
 	inf_store32(&req->out_held, body->region);
 	if (body->offset <= region->bytes && body->length <= region->bytes - body->offset &&
 	    body->offset % INF_TENSOR_ALIGN == 0 && body->rows == req->rows &&
-	    !infc_output_read(&req->model->signature, req->rows, region->base + body->offset, body->length,
-			      req->outputs))
+	    !infc_output_read(&req->model->signature, req->rows, region->base + body->offset,
+			      body->length, req->outputs))
 		return INF_OK;
 	infc_request_release_output(req);
 	return INF_MODEL_ERROR;
@@ -120,10 +122,13 @@ static void end(struct lane *lane, struct inf_request *req)
 {
 	uint32_t flight = INFC_FLIGHT;
 
-	if (inf_load32(&req->state) == INFC_FLIGHT && !req->model->is_ping && req->tenancy == lane->tenancy)
+	if (inf_load32(&req->state) == INFC_FLIGHT && !req->model->is_ping &&
+	    req->tenancy == lane->tenancy)
 		enlist(lane, req);
-	/* Release: who sees ENDED sees the result. Acquire: if it was given back, we see what was done to it. */
-	if (__atomic_compare_exchange_n(&req->state, &flight, INFC_ENDED, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+	/* Release: who sees ENDED sees the result. Acquire: if it was given back, we see what was
+	 * done to it. */
+	if (__atomic_compare_exchange_n(&req->state, &flight, INFC_ENDED, false, __ATOMIC_ACQ_REL,
+					__ATOMIC_ACQUIRE))
 		return;
 	infc_request_release_output(req);
 	infc_request_recycle(req);
@@ -175,7 +180,8 @@ static void drain(struct lane *lane)
 	if (lane->cq.head == inf_load64(&lane->taken))
 		return;
 	inf_cq_done(&lane->cq);
-	/* Release: a submitter that sees the credit publishes after cq_head moved, and the broker sees that. */
+	/* Release: a submitter that sees the credit publishes after cq_head moved, and the broker
+	 * sees that. */
 	inf_store64_release(&lane->taken, lane->cq.head);
 }
 

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * request.c - requests and their input memory. Hot where a request is recycled: no allocation, one lock
- * that only threads on the same lane contend for.
+ * request.c - requests and their input memory. Hot where a request is recycled: no allocation, one
+ * lock that only threads on the same lane contend for.
  *
- * A request that is given back keeps its block and waits on the free list of its model and lane; the next
- * take of that model is a pop. Blocks of waiting requests are called in when the arena is full, and only
- * when that did not help the broker is asked for more memory. Request objects are never freed before
- * inf_close(), so that a tag from the broker, however wrong, names one or none.
+ * A request that is given back keeps its block and waits on the free list of its model and lane;
+ * the next take of that model is a pop. Blocks of waiting requests are called in when the arena is
+ * full, and only when that did not help the broker is asked for more memory. Request objects are
+ * never freed before inf_close(), so that a tag from the broker, however wrong, names one or none.
  */
 #define _GNU_SOURCE 1
 #include "client/internal.h"
@@ -42,7 +42,8 @@ static bool enter(struct inf_client *client, struct inf_request *req)
 
 static struct inf_request *request_new(struct inf_model *model)
 {
-	size_t bytes = sizeof(struct inf_request) + model->signature.n_outputs * sizeof(struct inf_tensor);
+	size_t bytes =
+		sizeof(struct inf_request) + model->signature.n_outputs * sizeof(struct inf_tensor);
 	struct inf_request *req = aligned_alloc(64, (bytes + 63) & ~(size_t)63);
 
 	if (!req)
@@ -110,7 +111,8 @@ void infc_request_release_output(struct inf_request *req)
 	if (inf_load32(&req->out_held) == INFC_REGION_NONE)
 		return;
 	inf_store32(&req->out_held, INFC_REGION_NONE);
-	/* Release: pairs with the broker's acquire, our reads of the output are over when it reuses it. */
+	/* Release: pairs with the broker's acquire, our reads of the output are over when it reuses
+	 * it. */
 	inf_store32_release(&req->client->request->release[req->out_idx], req->out_generation);
 }
 
@@ -151,7 +153,8 @@ static bool grow(struct inf_client *client, uint64_t bytes)
 	if (msg.bytes < bytes + ARENA_TAIL_BYTES)
 		msg.bytes = bytes + ARENA_TAIL_BYTES;
 	msg.bytes = inf_region_round(msg.bytes);
-	if (!infc_control_ask(client, &msg, INF_CTL_READY, &answer, &fd) && answer.head.type == INF_CTL_READY)
+	if (!infc_control_ask(client, &msg, INF_CTL_READY, &answer, &fd) &&
+	    answer.head.type == INF_CTL_READY)
 		return true;
 	client->grow_not_before_ns = now_ns + INFC_GROW_RETRY_NS;
 	return false;
@@ -188,8 +191,8 @@ static int fit(struct inf_client *client, struct arena_block **block, uint64_t b
 
 static uint64_t offset_of(const struct inf_request *req, uint32_t idx)
 {
-	return req->rows == 1 ? req->model->input_offset[idx] :
-				inf_input_offset(&req->model->signature, req->rows, idx);
+	return req->rows == 1 ? req->model->input_offset[idx]
+			      : inf_input_offset(&req->model->signature, req->rows, idx);
 }
 
 static struct inf_ext_tensor *ext_of(const struct inf_request *req)
@@ -224,7 +227,8 @@ static void describe_largest(struct inf_request *req, uint32_t idx)
 	};
 
 	for (uint32_t i = 0; i < spec->rank; i++)
-		tensor.dims[i] = i == 0 && (spec->flags & INF_SPEC_BATCH) ? (int64_t)req->rows : spec->dims_max[i];
+		tensor.dims[i] = i == 0 && (spec->flags & INF_SPEC_BATCH) ? (int64_t)req->rows
+									  : spec->dims_max[i];
 	ext_of(req)[idx] = tensor;
 }
 
@@ -303,8 +307,8 @@ void inf_request_give(struct inf_request *req)
 	case INFC_FLIGHT:
 		inf_cancel(req);
 		/* Release: who collects the completion sees all that we did to the request. */
-		if (__atomic_compare_exchange_n(&req->state, &flight, INFC_ABANDONED, false, __ATOMIC_ACQ_REL,
-						__ATOMIC_ACQUIRE))
+		if (__atomic_compare_exchange_n(&req->state, &flight, INFC_ABANDONED, false,
+						__ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
 			return;
 	}
 	infc_request_release_output(req);
@@ -325,7 +329,8 @@ uint64_t inf_input_room(const struct inf_request *req, uint32_t idx)
 	return inf_spec_row_bytes(&req->model->signature.inputs[idx]) * req->rows;
 }
 
-int inf_input_describe(struct inf_request *req, uint32_t idx, enum inf_dtype dtype, uint32_t rank, const int64_t *dims)
+int inf_input_describe(struct inf_request *req, uint32_t idx, enum inf_dtype dtype, uint32_t rank,
+		       const int64_t *dims)
 {
 	struct inf_ext_tensor *tensor;
 	uint64_t bytes;

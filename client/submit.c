@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * submit.c - from a filled request to a published slot. Hot file: no allocation, no system call but the
- * doorbell, one lock that only threads on the same lane contend for.
+ * submit.c - from a filled request to a published slot. Hot file: no allocation, no system call but
+ * the doorbell, one lock that only threads on the same lane contend for.
  *
- * Credits are counted here, privately: submitted and not collected stay <= INF_SLOTS per lane. That alone
- * makes sure that the slot to fill was accepted long ago, and that a completion slot will be there.
+ * Credits are counted here, privately: submitted and not collected stay <= INF_SLOTS per lane. That
+ * alone makes sure that the slot to fill was accepted long ago, and that a completion slot will be
+ * there.
  */
 #define _GNU_SOURCE 1
 #include "client/internal.h"
@@ -44,7 +45,8 @@ static void fill_slot(struct inf_submission *slot, const struct inf_request *req
 
 static bool has_credit(struct lane *lane)
 {
-	/* Acquire, in in_flight: the slots of collected completions were given back before our next publish. */
+	/* Acquire, in in_flight: the slots of collected completions were given back before our next
+	 * publish. */
 	if (infc_lane_in_flight(lane) < INF_SLOTS)
 		return true;
 	infc_reap(lane, true);
@@ -76,7 +78,8 @@ static int publish(struct lane *lane, struct inf_request *req)
 	req->tenancy = inf_load32(&lane->tenancy);
 	inf_store64(&req->tag, req->tag + (1ull << 32));
 	fill_slot(inf_sq_slot(&lane->sq), req);
-	/* Release: pairs with who waits in another thread, and with a sweep after the broker's death. */
+	/* Release: pairs with who waits in another thread, and with a sweep after the broker's
+	 * death. */
 	inf_store32_release(&req->state, INFC_FLIGHT);
 	inf_sq_publish(&lane->sq);
 	inf_store64(&lane->submitted, lane->sq.tail);
@@ -135,7 +138,8 @@ static void store_cancel(uint64_t *word, uint64_t value)
 	uint64_t old = inf_load64(word);
 
 	/* Release: pairs with the broker's load after it saw n_cancels move or the bell. */
-	while (old < value && !__atomic_compare_exchange_n(word, &old, value, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+	while (old < value && !__atomic_compare_exchange_n(word, &old, value, false,
+							   __ATOMIC_RELEASE, __ATOMIC_RELAXED))
 		;
 }
 

@@ -10,18 +10,19 @@
  *	collect under the reap lock         parked? FUTEX_WAKE(cq_word)
  *	futex_waitv(cq_word, liveness)
  *
- * Either we see the slot or the broker sees `parked`. Collecting under the lock, and not just trying to, is
- * what makes it right for several threads: all that was posted before is collected when we hold the lock,
- * by us or by the one before us, and anything later moves cq_word away from what we remember.
+ * Either we see the slot or the broker sees `parked`. Collecting under the lock, and not just
+ * trying to, is what makes it right for several threads: all that was posted before is collected
+ * when we hold the lock, by us or by the one before us, and anything later moves cq_word away from
+ * what we remember.
  *
  * The liveness word is in the robust list of the broker's thread: when that dies the kernel sets
- * FUTEX_OWNER_DIED and wakes one sleeper of the word, who wakes the others. 0 = it ended the session. A word
- * without a thread's id is not in the list (a lane that the broker has not met, or one too many): then we
- * look at the socket now and then.
+ * FUTEX_OWNER_DIED and wakes one sleeper of the word, who wakes the others. 0 = it ended the
+ * session. A word without a thread's id is not in the list (a lane that the broker has not met, or
+ * one too many): then we look at the socket now and then.
  *
- * Spinning (design.md section 4): pause for about two context switches, then give way, for at most W in
- * all, and not at all for what recent completions say will take longer than W. Pure spinning only where
- * the broker has a core to spare for it.
+ * Spinning (design.md section 4): pause for about two context switches, then give way, for at most
+ * W in all, and not at all for what recent completions say will take longer than W. Pure spinning
+ * only where the broker has a core to spare for it.
  */
 #define _GNU_SOURCE 1
 #include "client/internal.h"
@@ -33,7 +34,8 @@
 #include <time.h>
 #include <unistd.h>
 
-static uint32_t has_no_waitv; /* atomic: this kernel (before 5.16), or a sandbox, refused futex_waitv */
+static uint32_t
+	has_no_waitv; /* atomic: this kernel (before 5.16), or a sandbox, refused futex_waitv */
 
 /* --- death --- */
 
@@ -67,7 +69,8 @@ bool infc_lane_is_dead(struct lane *lane)
 
 static struct timespec to_timespec(uint64_t ns)
 {
-	return (struct timespec){ .tv_sec = (time_t)(ns / 1000000000u), .tv_nsec = (long)(ns % 1000000000u) };
+	return (struct timespec){ .tv_sec = (time_t)(ns / 1000000000u),
+				  .tv_nsec = (long)(ns % 1000000000u) };
 }
 
 static int sleep_on_both(const struct lane *lane, uint32_t seen, uint32_t owner, uint64_t until_ns)
@@ -75,9 +78,12 @@ static int sleep_on_both(const struct lane *lane, uint32_t seen, uint32_t owner,
 	struct timespec ts = to_timespec(until_ns);
 	struct futex_waitv waits[2] = {
 		{ .val = seen, .uaddr = (uintptr_t)&lane->response->cq_word.v, .flags = FUTEX_32 },
-		{ .val = owner, .uaddr = (uintptr_t)&lane->client->response->liveness[lane->idx].v, .flags = FUTEX_32 },
+		{ .val = owner,
+		  .uaddr = (uintptr_t)&lane->client->response->liveness[lane->idx].v,
+		  .flags = FUTEX_32 },
 	};
-	long r = syscall(SYS_futex_waitv, waits, 2, 0, until_ns == INF_FOREVER ? NULL : &ts, CLOCK_MONOTONIC);
+	long r = syscall(SYS_futex_waitv, waits, 2, 0, until_ns == INF_FOREVER ? NULL : &ts,
+			 CLOCK_MONOTONIC);
 
 	return r < 0 ? -errno : 0;
 }
@@ -91,7 +97,8 @@ static int sleep_on_one(const struct lane *lane, uint32_t seen, uint64_t until_n
 	return r < 0 ? -errno : 0;
 }
 
-/* Sleeps once. Where the kernel will not tell of a death: in slices, with a look at the socket after each. */
+/* Sleeps once. Where the kernel will not tell of a death: in slices, with a look at the socket
+ * after each. */
 static int sleep_once(struct lane *lane, uint32_t seen, uint32_t owner, uint64_t until_ns)
 {
 	bool is_blind = inf_load32(&has_no_waitv) || !(owner & FUTEX_TID_MASK);
@@ -124,15 +131,16 @@ static bool is_over(const struct lane *lane, const struct inf_request *req)
 }
 
 /*
- * How long until what we wait for, going by recent completions: of n requests in flight the k-th takes k/n
- * of a request's time. UINT64_MAX where one run of the model alone outlasts W.
+ * How long until what we wait for, going by recent completions: of n requests in flight the k-th
+ * takes k/n of a request's time. UINT64_MAX where one run of the model alone outlasts W.
  */
 static uint64_t predict_ns(const struct lane *lane, const struct inf_request *req)
 {
 	uint64_t taken = inf_load64(&lane->taken);
 	uint64_t n = inf_load64(&lane->submitted) - taken;
 	uint64_t before = req && req->pos > taken ? req->pos - taken : 0;
-	const struct inf_model *model = req ? req->model : __atomic_load_n(&lane->last_model, __ATOMIC_RELAXED);
+	const struct inf_model *model =
+		req ? req->model : __atomic_load_n(&lane->last_model, __ATOMIC_RELAXED);
 
 	if (!model || !n)
 		return 0;
@@ -174,7 +182,8 @@ static int park(struct lane *lane, struct inf_request *req, uint64_t until_ns)
 	/* Acquire: before our look at the slots below; pairs with the release in inf_cq_bump(). */
 	seen = inf_load32_acquire(&lane->response->cq_word.v);
 	owner = inf_load32_acquire(&lane->client->response->liveness[lane->idx].v);
-	/* parked before our look at the slots; pairs with the broker's fence between its slot and parked. */
+	/* parked before our look at the slots; pairs with the broker's fence between its slot and
+	 * parked. */
 	inf_fence(INF_FENCE_CLIENT_PARK);
 	infc_reap(lane, true);
 	if (!is_over(lane, req) && !infc_lane_is_dead(lane))
@@ -192,7 +201,8 @@ int infc_wait(struct lane *lane, struct inf_request *req, uint64_t until_ns)
 		infc_reap(lane, true);
 	if (is_over(lane, req))
 		return 0;
-	if (until_ns != INF_NOWAIT && predict_ns(lane, req) <= lane->client->wake_ns && spin(lane, req, until_ns))
+	if (until_ns != INF_NOWAIT && predict_ns(lane, req) <= lane->client->wake_ns &&
+	    spin(lane, req, until_ns))
 		return 0;
 	do {
 		if (until_ns == INF_NOWAIT)

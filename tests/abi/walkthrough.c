@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* walkthrough.c - the walk-through of client.h as a program: asks a model for one row of zeros. Links libinfclient alone. */
+/* walkthrough.c - the walk-through of client.h as a program: asks a model for one row of zeros.
+ * Links libinfclient alone. */
 #include <inf/client.h>
 #include <errno.h>
 #include <stdio.h>
@@ -8,7 +9,9 @@
 int main(int argc, char **argv)
 {
 	char error[256];
-	struct inf_options options = { .size = sizeof(options), .error = error, .error_bytes = sizeof(error) };
+	struct inf_options options = { .size = sizeof(options),
+				       .error = error,
+				       .error_bytes = sizeof(error) };
 	struct inf_client *client;
 	struct inf_model *model;
 	struct inf_request *req;
@@ -25,10 +28,11 @@ int main(int argc, char **argv)
 	memset(inf_input(req, 0), 0, inf_input_room(req, 0));
 	inf_submit(req);
 	if (inf_wait(req, INF_FOREVER) == 0 && inf_output_tensor(req, 0, &y) == 0)
-		printf("%s: %llu bytes of %s\n", inf_status_name(inf_request_status(req)), (unsigned long long)y.bytes,
-		       inf_dtype_name(y.dtype));
+		printf("%s: %llu bytes of %s\n", inf_status_name(inf_request_status(req)),
+		       (unsigned long long)y.bytes, inf_dtype_name(y.dtype));
 	else
-		printf("%s: %s\n", inf_status_name(inf_request_status(req)), inf_status_text(inf_request_status(req)));
+		printf("%s: %s\n", inf_status_name(inf_request_status(req)),
+		       inf_status_text(inf_request_status(req)));
 	inf_request_give(req);
 	inf_close(client);
 	return 0;

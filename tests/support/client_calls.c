@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * client_calls.c - client_calls SOCKET: each call of client.h against a real broker with its builtin models, as a user would make
- * it, and each mistake that a user can make. Prints "ok - ..." or "NOT OK - ..." and the sum.
+ * client_calls.c - client_calls SOCKET: each call of client.h against a real broker with its
+ * builtin models, as a user would make it, and each mistake that a user can make. Prints "ok - ..."
+ * or "NOT OK - ..." and the sum.
  */
 #define _GNU_SOURCE 1
 #include <errno.h>
@@ -103,7 +104,8 @@ static void lists_models(void)
 	while (!inf_model_list(client, n, &info))
 		n++;
 	check(n >= 11, "all builtin models are listed");
-	check(inf_model_open(client, "no-such-model", 0, &none) == -ENOENT, "an unknown model is -ENOENT");
+	check(inf_model_open(client, "no-such-model", 0, &none) == -ENOENT,
+	      "an unknown model is -ENOENT");
 	check(strstr(inf_error(client), "no-such-model"), "and the broker's words name it");
 	check(inf_model_open(client, "", 0, &none) == -ENOENT, "so is an empty name");
 }
@@ -149,14 +151,20 @@ static void other_shapes(void)
 	req = take(varying, 1);
 	for (int i = 0; i < 3; i++)
 		((float *)inf_input(req, 0))[i] = (float)i;
-	check(!inf_input_describe(req, 0, INF_F32, 1, dims) && run(req) == INF_OK, "a dimension that varies");
+	check(!inf_input_describe(req, 0, INF_F32, 1, dims) && run(req) == INF_OK,
+	      "a dimension that varies");
 	y = inf_output(req, 0);
-	check(y && !inf_output_tensor(req, 0, &tensor) && tensor.dims[0] == 3 && y[0] == 2 && y[2] == 0, "its answer");
+	check(y && !inf_output_tensor(req, 0, &tensor) && tensor.dims[0] == 3 && y[0] == 2 &&
+		      y[2] == 0,
+	      "its answer");
 	dims[0] = 0;
-	check(!inf_input_describe(req, 0, INF_F32, 1, dims) && run(req) == INF_OK, "an empty tensor");
-	check(!inf_output_tensor(req, 0, &tensor) && tensor.bytes == 0 && tensor.dims[0] == 0, "its answer");
+	check(!inf_input_describe(req, 0, INF_F32, 1, dims) && run(req) == INF_OK,
+	      "an empty tensor");
+	check(!inf_output_tensor(req, 0, &tensor) && tensor.bytes == 0 && tensor.dims[0] == 0,
+	      "its answer");
 	inf_request_give(req);
-	check(inf_request_take(varying, 2, &req) == -EINVAL, "several rows of a model that does not batch");
+	check(inf_request_take(varying, 2, &req) == -EINVAL,
+	      "several rows of a model that does not batch");
 }
 
 static void mistakes(void)
@@ -165,14 +173,19 @@ static void mistakes(void)
 	struct inf_request *req = take(model, 2);
 	int64_t dims[3] = { 2, 64, 1 };
 
-	check(!inf_input_describe(req, 0, INF_I8, 2, dims) && run(req) == INF_BAD_DTYPE, "wrong dtype");
-	check(!inf_input_describe(req, 0, INF_U8, 3, dims) && run(req) == INF_BAD_SHAPE, "wrong rank");
+	check(!inf_input_describe(req, 0, INF_I8, 2, dims) && run(req) == INF_BAD_DTYPE,
+	      "wrong dtype");
+	check(!inf_input_describe(req, 0, INF_U8, 3, dims) && run(req) == INF_BAD_SHAPE,
+	      "wrong rank");
 	dims[0] = 1;
-	check(!inf_input_describe(req, 0, INF_U8, 2, dims) && run(req) == INF_BAD_SHAPE, "wrong batch dimension");
+	check(!inf_input_describe(req, 0, INF_U8, 2, dims) && run(req) == INF_BAD_SHAPE,
+	      "wrong batch dimension");
 	dims[0] = 2;
-	check(!inf_input_describe(req, 0, INF_U8, 2, dims) && run(req) == INF_OK, "and the same request set right");
+	check(!inf_input_describe(req, 0, INF_U8, 2, dims) && run(req) == INF_OK,
+	      "and the same request set right");
 	inf_request_give(req);
-	check(run_byte(open_model("wrong_size"), 1) == INF_MODEL_ERROR, "a model that lies about its output");
+	check(run_byte(open_model("wrong_size"), 1) == INF_MODEL_ERROR,
+	      "a model that lies about its output");
 	check(run_byte(open_model("wrong_size"), 0) == INF_OK, "and does not always");
 }
 
@@ -184,10 +197,13 @@ static void in_time(void)
 	inf_submit(req);
 	check(inf_submit(req) == -EBUSY, "twice in flight is -EBUSY");
 	check(inf_wait(req, in_ns(100000)) == -ETIMEDOUT, "a wait ends in time");
-	check(inf_wait_any(client, in_ns(5 * SECOND_NS), &any) == 0 && any == req, "wait_any returns it");
+	check(inf_wait_any(client, in_ns(5 * SECOND_NS), &any) == 0 && any == req,
+	      "wait_any returns it");
 	check(inf_wait_any(client, INF_FOREVER, &any) == -ENOENT, "once");
-	check(!inf_request_set_deadline(req, 1) && run(req) == INF_DEADLINE, "a deadline that has passed");
-	check(!inf_request_set_deadline(req, in_ns(5 * SECOND_NS)) && run(req) == INF_OK, "one that has not");
+	check(!inf_request_set_deadline(req, 1) && run(req) == INF_DEADLINE,
+	      "a deadline that has passed");
+	check(!inf_request_set_deadline(req, in_ns(5 * SECOND_NS)) && run(req) == INF_OK,
+	      "one that has not");
 	inf_request_give(req);
 }
 
@@ -208,7 +224,8 @@ static void cancels(void)
 		n_ended += inf_wait(reqs[i], in_ns(5 * SECOND_NS)) == 0;
 		n_cancelled += inf_request_status(reqs[i]) == INF_CANCELLED;
 	}
-	check(n_ended == 64 && n_cancelled > 0, "each cancelled request ends once, some with CANCELLED");
+	check(n_ended == 64 && n_cancelled > 0,
+	      "each cancelled request ends once, some with CANCELLED");
 	inf_submit_many(reqs, 64);
 	for (unsigned int i = 0; i < 64; i++)
 		inf_request_give(reqs[i]);
@@ -240,7 +257,8 @@ static void deep(void)
 	for (int done = 0; done < n; done++) {
 		if (inf_wait_any(client, in_ns(5 * SECOND_NS), &any))
 			break;
-		n_back += ((const float *)inf_output(any, 0))[1023] == (float)(uintptr_t)inf_request_data(any);
+		n_back += ((const float *)inf_output(any, 0))[1023] ==
+			  (float)(uintptr_t)inf_request_data(any);
 	}
 	check(n_back == (unsigned int)n, "all of them come back, each with its own answer");
 	for (unsigned int i = 0; i < 300; i++)
@@ -280,7 +298,9 @@ static void forked(void)
 		struct inf_client *own = connect_to(path);
 
 		alarm(20);
-		_exit(inf_submit(req) == -EOWNERDEAD && own && !inf_ping(own, INF_FOREVER, NULL) ? 0 : 1);
+		_exit(inf_submit(req) == -EOWNERDEAD && own && !inf_ping(own, INF_FOREVER, NULL)
+			      ? 0
+			      : 1);
 	}
 	waitpid(pid, &status, 0);
 	check(status == 0, "a forked child: -EOWNERDEAD, and a client of its own");
@@ -299,7 +319,8 @@ static void *thread_work(void *context)
 		void *outputs[] = { y };
 
 		memset(x, (int)i, sizeof(x));
-		n_wrong += inf_infer(model, 1, inputs, outputs, in_ns(20 * SECOND_NS)) != INF_OK || memcmp(x, y, 64) != 0;
+		n_wrong += inf_infer(model, 1, inputs, outputs, in_ns(20 * SECOND_NS)) != INF_OK ||
+			   memcmp(x, y, 64) != 0;
 	}
 	return (void *)n_wrong;
 }
@@ -344,7 +365,8 @@ static void executor_dies(void)
 		served = served && run(held[i]) == INF_OK;
 		pthread_create(&thread, NULL, crasher, NULL);
 		pthread_join(thread, &status);
-		check((intptr_t)status == INF_POISON, "a request that kills its executor alone is POISON");
+		check((intptr_t)status == INF_POISON,
+		      "a request that kills its executor alone is POISON");
 	}
 	for (unsigned int i = 0; i < 3; i++) {
 		const uint8_t *y = inf_output(held[i], 0);
@@ -375,7 +397,8 @@ static void opens_and_closes(void)
 		struct inf_client *other = connect_to(path);
 		struct inf_model *model;
 
-		good = other && !inf_ping(other, in_ns(5 * SECOND_NS), NULL) && !inf_model_open(other, "identity", 1, &model);
+		good = other && !inf_ping(other, in_ns(5 * SECOND_NS), NULL) &&
+		       !inf_model_open(other, "identity", 1, &model);
 		inf_close(other);
 	}
 	check(good && n_fds() == before, "50 sessions, no descriptor left open");

@@ -21,9 +21,9 @@
 #include <unistd.h>
 
 #define OUTPUT_STRIDE 4096u /* one block per output index */
-#define OUTPUT_BYTES (INF_OUTPUTS * OUTPUT_STRIDE)
-#define START 41u
-#define N_MODELS 3u
+#define OUTPUT_BYTES  (INF_OUTPUTS * OUTPUT_STRIDE)
+#define START	      41u
+#define N_MODELS      3u
 
 struct mapped {
 	uint32_t id;
@@ -35,11 +35,12 @@ struct mapped {
 struct rig {
 	char dir[64];
 	char path[128];
-	int listen_fd, control_fd, bell_fd, stop_fd;
+	int listen_fd, control_fd, bell_fd, stop_fd; /* stop_fd: look at echo and stopping */
 	pthread_t thread;
-	uint32_t echo; /* atomic */
+	uint32_t echo;		/* atomic */
+	uint32_t stopping;	/* atomic */
 	uint32_t refuse_growth; /* atomic */
-	uint32_t n_grows; /* atomic */
+	uint32_t n_grows;	/* atomic */
 	uint32_t next_region;
 	uint32_t output_now;
 	struct mapped regions[INF_REGIONS];
@@ -62,7 +63,8 @@ static void name(char *to, const char *from)
 	memcpy(to, from, strlen(from));
 }
 
-static void model_init(struct inf_signature *sig, const char *what, uint8_t dtype, int64_t dim, int64_t dim_max)
+static void model_init(struct inf_signature *sig, const char *what, uint8_t dtype, int64_t dim,
+		       int64_t dim_max)
 {
 	memset(sig, 0, sizeof(*sig));
 	name(sig->name, what);
@@ -207,7 +209,8 @@ static void on_open(struct rig *rig, const struct inf_ctl_open *open)
 			continue;
 		if (!rig->output_now) {
 			rig->output_now = rig->next_region++;
-			say_region(rig, rig->output_now, INF_REGION_OUTPUT, OUTPUT_BYTES, open->head.cookie);
+			say_region(rig, rig->output_now, INF_REGION_OUTPUT, OUTPUT_BYTES,
+				   open->head.cookie);
 		}
 		inf_ctl_init(&msg, INF_CTL_MODEL, open->head.cookie);
 		msg.handle = i;
@@ -341,8 +344,8 @@ struct inf_out_head *rig_output(struct rig *rig, uint32_t out_idx)
 }
 
 /* One output: the input itself where `data` is given, in the shape that it came in. */
-static void write_output(struct inf_out_head *head, const struct inf_tensor_spec *spec, uint32_t rows, int64_t dim,
-			 const void *data)
+static void write_output(struct inf_out_head *head, const struct inf_tensor_spec *spec,
+			 uint32_t rows, int64_t dim, const void *data)
 {
 	struct inf_out_tensor *tensor = (void *)(head + 1);
 	int64_t first = spec->flags & INF_SPEC_BATCH ? rows : spec->dims[0];
@@ -375,7 +378,8 @@ void rig_make_output(struct rig *rig, const struct inf_submission *sub, uint32_t
 		dim = ext.dims[1];
 		input = find_region(rig, ext.region)->map + ext.offset;
 	}
-	write_output(rig_output(rig, out_idx), &sig->outputs[0], sub->rows, dim, sub->model < 2 ? input : NULL);
+	write_output(rig_output(rig, out_idx), &sig->outputs[0], sub->rows, dim,
+		     sub->model < 2 ? input : NULL);
 	if (!++rig->generations[out_idx])
 		rig->generations[out_idx] = 1;
 	*ret_body = (struct inf_completion){
@@ -398,7 +402,8 @@ static uint32_t free_output(struct rig *rig)
 	for (;;) {
 		uint32_t out_idx = rig->next_out++ % INF_OUTPUTS;
 
-		if (inf_load32_acquire(&rig->request->release[out_idx]) == rig->generations[out_idx])
+		if (inf_load32_acquire(&rig->request->release[out_idx]) ==
+		    rig->generations[out_idx])
 			return out_idx;
 	}
 }
@@ -465,7 +470,7 @@ static void *serve(void *context)
 			continue;
 		if (fds[0].revents) {
 			eventfd_read(rig->stop_fd, &n);
-			if (!inf_load32_acquire(&rig->echo) || echo)
+			if (inf_load32_acquire(&rig->stopping))
 				return NULL;
 		}
 		if (fds[3].revents)
@@ -507,6 +512,7 @@ static void stop(struct rig *rig)
 {
 	if (rig->stop_fd < 0)
 		return;
+	__atomic_store_n(&rig->stopping, 1, __ATOMIC_RELEASE);
 	eventfd_write(rig->stop_fd, 1);
 	pthread_join(rig->thread, NULL);
 	close(rig->stop_fd);
@@ -538,9 +544,10 @@ const char *rig_path(const struct rig *rig)
 struct inf_client *rig_open(struct rig *rig)
 {
 	char error[256];
-	struct inf_options options = {
-		.size = sizeof(options), .socket = rig->path, .error = error, .error_bytes = sizeof(error)
-	};
+	struct inf_options options = { .size = sizeof(options),
+				       .socket = rig->path,
+				       .error = error,
+				       .error_bytes = sizeof(error) };
 	struct inf_client *client;
 	int r = inf_open(&client, &options);
 
@@ -585,7 +592,8 @@ void rig_die(struct rig *rig)
 {
 	stop(rig);
 	for (uint32_t i = 0; i < INF_LANES; i++) {
-		__atomic_fetch_or(&rig->response->liveness[i].v, FUTEX_OWNER_DIED, __ATOMIC_RELEASE);
+		__atomic_fetch_or(&rig->response->liveness[i].v, FUTEX_OWNER_DIED,
+				  __ATOMIC_RELEASE);
 		syscall(SYS_futex, &rig->response->liveness[i].v, FUTEX_WAKE, 1, NULL, NULL, 0);
 	}
 	close(rig->control_fd);

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * rig.h - the broker's end of one session in the test's own process, for tests of libinfclient that need to
- * decide what the broker says, and when: a listening socket, the handshake with real sealed regions, the
- * broker's ends of the rings from shm/lane.h. No executor: answers are what the test posts, or an echo.
+ * rig.h - the broker's end of one session in the test's own process, for tests of libinfclient that
+ * need to decide what the broker says, and when: a listening socket, the handshake with real sealed
+ * regions, the broker's ends of the rings from shm/lane.h. No executor: answers are what the test
+ * posts, or an echo.
  *
- * One thread of the rig serves the control socket. Rings belong to who calls rig_take() and rig_post(),
- * until rig_echo() gives them to the thread.
+ * One thread of the rig serves the control socket. Rings belong to who calls rig_take() and
+ * rig_post(), until rig_echo() gives them to the thread.
  */
 #ifndef TESTS_SUPPORT_RIG_H
 #define TESTS_SUPPORT_RIG_H
@@ -23,8 +24,9 @@ const char *rig_path(const struct rig *rig);
 struct inf_client *rig_open(struct rig *rig);
 
 /*
- * Models: "echo" f32[-1][4] -> the same; "vary" i32[2][<=8] -> the same, no batches; "big" u8[-1][1 MiB] -> u8[-1][1];
- * "loading" and all others are refused. From here on the thread answers requests with their input.
+ * Models: "echo" f32[-1][4] -> the same; "vary" i32[2][<=8] -> the same, no batches; "big" u8[-1][1
+ * MiB] -> u8[-1][1]; "loading" and all others are refused. From here on the thread answers requests
+ * with their input.
  */
 void rig_echo(struct rig *rig);
 

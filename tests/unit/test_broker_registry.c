@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * test_broker_registry.c - which model serves after what an executor says, and which of its words have it killed. The
- * test is the executor: it reads LOAD and UNLOAD from the other end of the socket.
+ * test_broker_registry.c - which model serves after what an executor says, and which of its words
+ * have it killed. The test is the executor: it reads LOAD and UNLOAD from the other end of the
+ * socket.
  */
 #define _GNU_SOURCE 1
 #include "broker/config.h"
@@ -26,7 +27,10 @@ static void setup(void)
 	int pair[2];
 
 	memset(&broker, 0, sizeof(broker));
-	config = (struct config){ .sessions_max = 4, .models_max = 8, .memory_max = 1 << 30, .user_memory_max = 1 << 30 };
+	config = (struct config){ .sessions_max = 4,
+				  .models_max = 8,
+				  .memory_max = 1 << 30,
+				  .user_memory_max = 1 << 30 };
 	broker.config = &config;
 	broker.stats = calloc(1, sizeof(*broker.stats));
 	ck_assert_ptr_nonnull(broker.stats);
@@ -58,7 +62,7 @@ static void teardown(void)
 	free(broker.stats);
 }
 
-/* --- the executor's part ---------------------------------------------------------------------------- */
+/* --- the executor's part --- */
 
 /* The next message to the executor, 0 = none. */
 static uint16_t told(union inf_ctl_any *ret)
@@ -91,7 +95,9 @@ static void assert_told_nothing(void)
 
 static int say_found(const char *name, uint32_t version, uint64_t mtime_ns)
 {
-	struct inf_ctl_found msg = { .version = version, .inode = 7, .mtime_ns = mtime_ns, .file_bytes = 100 };
+	struct inf_ctl_found msg = {
+		.version = version, .inode = 7, .mtime_ns = mtime_ns, .file_bytes = 100
+	};
 
 	memcpy(msg.name, name, strlen(name));
 	return registry_found(&broker, &msg);
@@ -122,9 +128,16 @@ static int say_loading(uint32_t model)
 /* f32[-1][n] -> the same. */
 static struct inf_signature signature_of(const char *name, int64_t n)
 {
-	struct inf_signature signature = { .flags = INF_SIG_BATCHABLE, .n_inputs = 1, .n_outputs = 1, .batch_max = 16 };
+	struct inf_signature signature = {
+		.flags = INF_SIG_BATCHABLE, .n_inputs = 1, .n_outputs = 1, .batch_max = 16
+	};
 	struct inf_tensor_spec spec = {
-		.name = "x", .dtype = INF_F32, .rank = 2, .flags = INF_SPEC_BATCH, .dims = { -1, n }, .dims_max = { 0, n },
+		.name = "x",
+		.dtype = INF_F32,
+		.rank = 2,
+		.flags = INF_SPEC_BATCH,
+		.dims = { -1, n },
+		.dims_max = { 0, n },
 	};
 
 	memcpy(signature.name, name, strlen(name));
@@ -188,7 +201,7 @@ static struct handle *open_handle(struct model *model)
 	return handle;
 }
 
-/* --- names ---------------------------------------------------------------------------------------------- */
+/* --- names --- */
 
 START_TEST(names_are_judged)
 {
@@ -196,8 +209,11 @@ START_TEST(names_are_judged)
 		const char *name;
 		bool valid;
 	} table[] = {
-		{ "a", true },	  { "resnet50-v1.5_X", true }, { "", false },	     { ".hidden", false }, { "..", false },
-		{ "a/b", false }, { "a b", false },	       { "a\nb", false },    { "\xc3\xa4", false }, { "a..b", true },
+		{ "a", true },	       { "resnet50-v1.5_X", true },
+		{ "", false },	       { ".hidden", false },
+		{ "..", false },       { "a/b", false },
+		{ "a b", false },      { "a\nb", false },
+		{ "\xc3\xa4", false }, { "a..b", true },
 	};
 	char name[INF_NAME_BYTES];
 
@@ -213,7 +229,7 @@ START_TEST(names_are_judged)
 }
 END_TEST
 
-/* --- loading ------------------------------------------------------------------------------------------------ */
+/* --- loading --- */
 
 START_TEST(found_loads_and_serves)
 {
@@ -300,7 +316,7 @@ START_TEST(bad_signatures_fail_the_model_only)
 }
 END_TEST
 
-/* --- what only a broken executor says -------------------------------------------------------------------------- */
+/* --- what only a broken executor says --- */
 
 START_TEST(wrong_words_are_protocol_errors)
 {
@@ -344,7 +360,7 @@ START_TEST(too_many_models_are_left_out)
 }
 END_TEST
 
-/* --- files that change ---------------------------------------------------------------------------------------------- */
+/* --- files that change --- */
 
 START_TEST(changed_file_takes_over)
 {
@@ -354,7 +370,8 @@ START_TEST(changed_file_takes_over)
 	load(0, "net", 4);
 	handle = open_handle(broker.models[0]);
 	scan("net", 1, 6);
-	ck_assert_ptr_eq(registry_find(&broker, "net"), broker.models[0]); /* until the new one is ready */
+	ck_assert_ptr_eq(registry_find(&broker, "net"),
+			 broker.models[0]); /* until the new one is ready */
 	load(1, "net", 4);
 	ck_assert_ptr_eq(registry_find(&broker, "net"), broker.models[1]);
 	ck_assert_ptr_eq(handle->model, broker.models[1]);
@@ -416,7 +433,7 @@ START_TEST(vanished_file_is_unloaded)
 }
 END_TEST
 
-/* --- executors that die ------------------------------------------------------------------------------------------------ */
+/* --- executors that die --- */
 
 START_TEST(file_that_kills_its_loader)
 {
@@ -470,7 +487,8 @@ Suite *suite_registry(void);
 Suite *suite_registry(void)
 {
 	Suite *suite = suite_create("broker_registry");
-	TCase *names = tcase_create("names"), *loading = tcase_create("loading"), *hostile = tcase_create("hostile");
+	TCase *names = tcase_create("names"), *loading = tcase_create("loading"),
+	      *hostile = tcase_create("hostile");
 	TCase *changes = tcase_create("changes"), *death = tcase_create("death");
 
 	tcase_add_test(names, names_are_judged);

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #define REGION_BYTES (1u << 20)
-#define N_BLOCKS 512u
+#define N_BLOCKS     512u
 
 static struct arena arena;
 static uint8_t *memory;
@@ -28,7 +28,8 @@ static void teardown(void)
 
 START_TEST(every_size)
 {
-	static const uint64_t sizes[] = { 0, 1, 63, 64, 65, 127, 128, 4095, 4096, 4097, 65536, 300000 };
+	static const uint64_t sizes[] = { 0,   1,    63,   64,	 65,	127,
+					  128, 4095, 4096, 4097, 65536, 300000 };
 
 	for (unsigned int i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
 		struct arena_block *block = infc_arena_take(&arena, sizes[i]);

@@ -86,7 +86,10 @@ END_TEST
 
 START_TEST(named_statuses)
 {
-	body = (struct inf_completion){ .tag = sub.tag, .status = INF_BUSY, .rows = 2, .retry_after_us = 9,
+	body = (struct inf_completion){ .tag = sub.tag,
+					.status = INF_BUSY,
+					.rows = 2,
+					.retry_after_us = 9,
 					.flags = INF_COMP_MAYBE_EXECUTED };
 	struct inf_request_info info = { .size = sizeof(info) };
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_client_request.c - the life of requests: answers, shapes, credits, cancel, any thread, many threads. */
+/* test_client_request.c - the life of requests: answers, shapes, credits, cancel, any thread, many
+ * threads. */
 #define _GNU_SOURCE 1
 #include "tests/support/rig.h"
 #include <check.h>
@@ -207,7 +208,8 @@ START_TEST(bell_only_when_asked)
 	ck_assert_uint_eq(rig_n_bells(rig), 1);
 	ck_assert_int_eq(inf_submit(reqs[2]), 0);
 	ck_assert_uint_eq(rig_n_bells(rig), 0);
-	inf_store64(&rig_response(rig)->lanes[0].sq_wake.v, inf_load64(&rig_response(rig)->lanes[0].sq_wake.v) + 3);
+	inf_store64(&rig_response(rig)->lanes[0].sq_wake.v,
+		    inf_load64(&rig_response(rig)->lanes[0].sq_wake.v) + 3);
 	ck_assert_int_eq(inf_submit(reqs[3]), 0);
 	ck_assert_uint_eq(rig_n_bells(rig), 1);
 }
@@ -306,12 +308,12 @@ static void *failed(const char *what)
 }
 
 #define N_THREADS 20u
-#define N_ROUNDS 400u
+#define N_ROUNDS  400u
 
 static void *hammer(void *context)
 {
 	unsigned int self = (unsigned int)(uintptr_t)context;
-	struct inf_request *reqs[8], *any;
+	struct inf_request *reqs[8];
 
 	for (unsigned int i = 0; i < 8; i++)
 		if (inf_request_take(echo, 1, &reqs[i]))
@@ -340,8 +342,6 @@ static void *hammer(void *context)
 	}
 	for (unsigned int i = 0; i < 8; i++)
 		inf_request_give(reqs[i]);
-	/* Nothing of ours may come up for the next thread on this lane. */
-	(void)any;
 	return NULL;
 }
 
@@ -351,7 +351,8 @@ START_TEST(more_threads_than_lanes)
 	struct inf_request *any;
 
 	for (unsigned int i = 0; i < N_THREADS; i++)
-		ck_assert_int_eq(pthread_create(&threads[i], NULL, hammer, (void *)(uintptr_t)i), 0);
+		ck_assert_int_eq(pthread_create(&threads[i], NULL, hammer, (void *)(uintptr_t)i),
+				 0);
 	for (unsigned int i = 0; i < N_THREADS; i++) {
 		void *failure;
 
@@ -390,6 +391,37 @@ START_TEST(lanes_come_back)
 	ck_assert_uint_le(inf_load32(&rig_request(rig)->head.n_lanes.v), 2);
 	inf_thread_leave(client);
 	ck_assert_ptr_null(one_round_trip(NULL));
+}
+END_TEST
+
+static void *submit_and_end(void *context)
+{
+	return inf_submit(context) ? failed("submit") : NULL;
+}
+
+/* What a thread left in flight is waited for as before, but does not come up for the next one on
+ * its lane. */
+START_TEST(lane_changes_hands)
+{
+	struct inf_request *left, *any;
+	pthread_t thread;
+	void *failure;
+
+	ck_assert_int_eq(inf_request_take(echo, 1, &left), 0);
+	inf_thread_leave(client);
+	ck_assert_int_eq(pthread_create(&thread, NULL, submit_and_end, left), 0);
+	pthread_join(thread, &failure);
+	ck_assert_ptr_null(failure);
+	ck_assert_int_eq(inf_wait_any(client, INF_NOWAIT, &any), -ETIMEDOUT);
+	answer(0, 1);
+	ck_assert_int_eq(inf_wait_any(client, INF_NOWAIT, &any), -ENOENT);
+	ck_assert_int_eq(inf_poll(left), 1);
+	ck_assert_int_eq(inf_request_status(left), INF_OK);
+	/* And comes up where it is submitted next. */
+	ck_assert_int_eq(inf_submit(left), 0);
+	answer(0, 2);
+	ck_assert_int_eq(inf_wait_any(client, INF_NOWAIT, &any), 0);
+	ck_assert_ptr_eq(any, left);
 }
 END_TEST
 
@@ -450,6 +482,7 @@ Suite *suite_client_request(void)
 	tcase_add_test(tc, cancel_words);
 	tcase_add_test(tc, given_in_flight);
 	tcase_add_test(tc, event_descriptor);
+	tcase_add_test(tc, lane_changes_hands);
 	tcase_add_test(tc, any_thread_waits);
 	suite_add_tcase(suite, tc);
 	return suite;

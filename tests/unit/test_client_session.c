@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_client_session.c - finding the broker, the handshake, opening models, memory on demand, fork. */
+/* test_client_session.c - finding the broker, the handshake, opening models, memory on demand,
+ * fork. */
 #define _GNU_SOURCE 1
 #include "tests/support/rig.h"
 #include <check.h>
@@ -25,7 +26,10 @@ static void teardown(void)
 
 static int open_at(const char *path)
 {
-	struct inf_options options = { .size = sizeof(options), .socket = path, .error = error, .error_bytes = sizeof(error) };
+	struct inf_options options = { .size = sizeof(options),
+				       .socket = path,
+				       .error = error,
+				       .error_bytes = sizeof(error) };
 	struct inf_client *client = NULL;
 	int r = inf_open(&client, &options);
 
@@ -57,7 +61,8 @@ START_TEST(says_where_it_looked)
 
 	setenv("INFBROKER_SOCKET", "/nonexistent/from-environment", 1);
 	ck_assert_int_eq(open_at(NULL), -ENOENT);
-	ck_assert_ptr_nonnull(strstr(error, "/nonexistent/from-environment (from $INFBROKER_SOCKET)"));
+	ck_assert_ptr_nonnull(
+		strstr(error, "/nonexistent/from-environment (from $INFBROKER_SOCKET)"));
 	unsetenv("INFBROKER_SOCKET");
 	setenv("XDG_RUNTIME_DIR", "/nonexistent", 1);
 	ck_assert_int_eq(open_at(NULL), -ENOENT);
@@ -71,7 +76,9 @@ END_TEST
 START_TEST(short_error_room)
 {
 	for (size_t room = 0; room < 80; room++) {
-		struct inf_options options = { .size = sizeof(options), .socket = "/nonexistent/socket", .error = error,
+		struct inf_options options = { .size = sizeof(options),
+					       .socket = "/nonexistent/socket",
+					       .error = error,
 					       .error_bytes = room };
 		struct inf_client *client;
 
@@ -194,9 +201,11 @@ static int child(struct inf_client *client, struct inf_model *model, struct inf_
 
 	if (((float *)inf_input(req, 0))[0] != 42)
 		return 1;
-	if (inf_submit(req) != -EOWNERDEAD || inf_wait(req, 0) != -EOWNERDEAD || inf_poll(req) != -EOWNERDEAD)
+	if (inf_submit(req) != -EOWNERDEAD || inf_wait(req, 0) != -EOWNERDEAD ||
+	    inf_poll(req) != -EOWNERDEAD)
 		return 2;
-	if (inf_request_take(model, 1, &other) != -EOWNERDEAD || inf_ping(client, 0, NULL) != -EOWNERDEAD)
+	if (inf_request_take(model, 1, &other) != -EOWNERDEAD ||
+	    inf_ping(client, 0, NULL) != -EOWNERDEAD)
 		return 3;
 	if (inf_cancel(req) != -EOWNERDEAD || inf_fd(client) != -EOWNERDEAD)
 		return 4;

@@ -152,7 +152,7 @@ END_TEST
 
 /* --- hash --------------------------------------------------------------------------------------------------- */
 
-START_TEST(hash)
+START_TEST(same_content_same_hash)
 {
 	uint64_t hash = inf_signature_hash(&sig);
 	uint8_t *byte = (uint8_t *)&sig;
@@ -323,7 +323,7 @@ Suite *suite_shm_signature(void)
 	tcase_add_loop_test(tcase, shape, 0, N(shapes));
 	tcase_add_test(tcase, packing);
 	tcase_add_test(tcase, offsets_follow);
-	tcase_add_test(tcase, hash);
+	tcase_add_test(tcase, same_content_same_hash);
 	tcase_add_loop_test(tcase, refused, 0, N(bad));
 	tcase_add_loop_test(tcase, refused_varying, 0, N(bad_varying));
 	tcase_add_test(tcase, accepted);

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* spawn.h - makes an executor process. */
+#ifndef BROKER_SPAWN_H
+#define BROKER_SPAWN_H
+
+#include "broker/config.h"
+#include <sys/types.h>
+
+#define SPAWN_PATH_BYTES 4096u
+
+/* The program: --executor, else infbroker-executor beside our own. */
+void spawn_path(const struct config *config, char path[SPAWN_PATH_BYTES]);
+
+/*
+ * Starts it with `socket_fd` as its fd 3. 0, or -errno; -ENOENT, -EACCES and the like where the
+ * program cannot be executed.
+ */
+int spawn_executor(const struct config *config, const char *path, int socket_fd, pid_t *ret_pid);
+
+#endif /* BROKER_SPAWN_H */
