@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* common.c - failing, connecting, and words for numbers. */
+#define _GNU_SOURCE 1
+#include "tools/shmctl/shmctl.h"
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+int fail(const struct options *options, enum exit_status status, const char *format, ...)
+{
+	char text[1024];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	if (options->json)
+		print_json(options, "error",
+			   json_pack("{s:o,s:i}", "error", json_text(text), "exit_status",
+				     (int)status));
+	else
+		fprintf(stderr, "shmctl%s%s: %s\n", options->command ? " " : "",
+			options->command ? options->command : "", text);
+	return (int)status;
+}
+
+int print_json(const struct options *options, const char *schema, json_t *object)
+{
+	char text[64];
+	int r = -1;
+
+	snprintf(text, sizeof(text), "infbroker.%s/1", schema);
+	if (object && json_object_set_new(object, "schema", json_string(text)) == 0)
+		r = json_dumpf(object, stdout, JSON_INDENT(2));
+	json_decref(object);
+	if (r == 0 && putchar('\n') != EOF && fflush(stdout) == 0)
+		return EXIT_OK;
+	fprintf(stderr, "shmctl %s: cannot write the answer: %s\n",
+		options->command ? options->command : "",
+		errno ? strerror(errno) : "out of memory");
+	return EXIT_UNHEALTHY;
+}
+
+json_t *json_text(const char *text)
+{
+	json_t *string = json_string(text);
+	char *escaped, *at;
+
+	if (string)
+		return string;
+	escaped = at = malloc(4 * strlen(text) + 1);
+	if (!escaped)
+		return NULL;
+	for (; *text; text++)
+		at += *text >= ' ' && *text <= '~'
+			      ? (*at = *text, 1)
+			      : snprintf(at, 5, "\\x%02x", (unsigned char)*text);
+	*at = '\0';
+	string = json_string(escaped);
+	free(escaped);
+	return string;
+}
+
+uint64_t monotonic_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+uint64_t timeout_ns(const struct options *options)
+{
+	return options->timeout_s ? monotonic_ns() + options->timeout_s * 1000000000ull
+				  : INF_FOREVER;
+}
+
+/* Only write() and _exit() are allowed here (signal-safety(7)). */
+static void on_alarm(int signal)
+{
+	static const char text[] =
+		"shmctl: the broker does not answer; shmctl status says in what state it is\n";
+
+	(void)signal;
+	(void)!write(STDERR_FILENO, text, sizeof(text) - 1);
+	_exit(EXIT_TIMED_OUT);
+}
+
+static enum exit_status exit_status_of(int error)
+{
+	switch (error) {
+	case -ENOENT:
+	case -ECONNREFUSED:
+		return EXIT_NOT_RUNNING;
+	case -EACCES:
+	case -EPERM:
+		return EXIT_NO_PERMISSION;
+	case -EPROTONOSUPPORT:
+		return EXIT_OTHER_VERSION;
+	default:
+		return EXIT_UNHEALTHY;
+	}
+}
+
+struct inf_client *connect_broker(const struct options *options, int *ret_status)
+{
+	char error[512] = "";
+	struct inf_options open_options = { .size = sizeof(open_options),
+					    .socket = options->socket_path,
+					    .name = "shmctl",
+					    .error = error,
+					    .error_bytes = sizeof(error) };
+	struct inf_client *client;
+	int r;
+
+	/* The library has no timeouts while it opens: a broker that is stopped is found out here. */
+	signal(SIGALRM, on_alarm);
+	alarm(options->timeout_s);
+	r = inf_open(&client, &open_options);
+	if (r == 0)
+		return client;
+	*ret_status = fail(options, exit_status_of(r), "%s", error[0] ? error : strerror(-r));
+	return NULL;
+}
+
+const char *word_time(char text[WORD_BYTES], uint64_t ns)
+{
+	static const char *const units[] = { "ns", "us", "ms", "s" };
+	double value = (double)ns;
+	unsigned int unit = 0;
+
+	for (; unit < 3 && value >= 1000; unit++)
+		value /= 1000;
+	snprintf(text, WORD_BYTES, "%.*f %s", unit && value < 100 ? 1 : 0, value, units[unit]);
+	return text;
+}
+
+const char *word_bytes(char text[WORD_BYTES], uint64_t n_bytes)
+{
+	static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB" };
+	double value = (double)n_bytes;
+	unsigned int unit = 0;
+
+	for (; unit < 4 && value >= 1024; unit++)
+		value /= 1024;
+	snprintf(text, WORD_BYTES, "%.*f %s", unit && value < 100 ? 1 : 0, value, units[unit]);
+	return text;
+}
+
+const char *word_shape(char text[SHAPE_BYTES], const struct inf_tensor_spec *spec)
+{
+	size_t n = (size_t)snprintf(text, SHAPE_BYTES, "%s[",
+				    inf_dtype_name((enum inf_dtype)spec->dtype));
+
+	for (uint32_t i = 0; i < spec->rank && i < INF_RANK_MAX && n < SHAPE_BYTES; i++) {
+		const char *comma = i ? "," : "";
+
+		if (i == 0 && spec->flags & INF_SPEC_BATCH)
+			n += (size_t)snprintf(text + n, SHAPE_BYTES - n, "batch");
+		else if (spec->dims[i] < 0)
+			n += (size_t)snprintf(text + n, SHAPE_BYTES - n, "%s0..%" PRId64, comma,
+					      spec->dims_max[i]);
+		else
+			n += (size_t)snprintf(text + n, SHAPE_BYTES - n, "%s%" PRId64, comma,
+					      spec->dims[i]);
+	}
+	if (n < SHAPE_BYTES)
+		n += (size_t)snprintf(text + n, SHAPE_BYTES - n, "]");
+	if (spec->flags & INF_SPEC_RANGE && n < SHAPE_BYTES)
+		snprintf(text + n, SHAPE_BYTES - n, " values %" PRId64 "..%" PRId64,
+			 spec->value_min, spec->value_max);
+	return text;
+}
+
+const char *word_name(char text[WORD_BYTES], const char *name)
+{
+	size_t n = 0;
+
+	for (; name[n] && n < WORD_BYTES - 1; n++)
+		text[n] = name[n] >= ' ' && name[n] <= '~' ? name[n] : '?';
+	text[n] = '\0';
+	return text;
+}

@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* main.c - shmctl: the global options, and which command it is. */
+#define _GNU_SOURCE 1
+#include "tools/shmctl/shmctl.h"
+#include <errno.h>
+#include <getopt.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct command *const commands[] = { &command_status, &command_models,
+						  &command_sessions, &command_infer };
+#define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))
+
+#define TIMEOUT_DEFAULT_S 30u
+
+static void print_usage(FILE *to)
+{
+	fputs("Usage: shmctl [OPTION]... COMMAND [ARGUMENT]...\n"
+	      "Looks into a running infbroker, and asks its models.\n\n",
+	      to);
+	for (size_t i = 0; i < N_COMMANDS; i++)
+		fprintf(to, "  %-10s %s\n", commands[i]->name, commands[i]->summary);
+	fputs("\n  -j, --json         JSON on standard output, times in ns, sizes in bytes\n"
+	      "  --socket PATH      default: $INFBROKER_SOCKET, else "
+	      "$XDG_RUNTIME_DIR/infbroker/socket,\n"
+	      "                     else /run/infbroker/socket\n"
+	      "  --timeout SECONDS  give up on a broker that does not answer; default 30, 0 = "
+	      "never\n"
+	      "  --help, --version\n\n"
+	      "Exit status: 0 well, 1 answered but not well, 2 usage, 3 no broker runs, 4 not "
+	      "permitted,\n"
+	      "5 no answer in time, 6 broker of another version.\n"
+	      "shmctl COMMAND --help says more about one.\n",
+	      to);
+}
+
+/* Edit distance of short words, the usual one (Wagner and Fischer 1974). */
+static size_t distance(const char *a, const char *b)
+{
+	size_t row[32], n = strlen(b);
+
+	if (n + 1 > sizeof(row) / sizeof(row[0]))
+		return SIZE_MAX;
+	for (size_t k = 0; k <= n; k++)
+		row[k] = k;
+	for (size_t i = 1; *a; a++, i++) {
+		size_t corner = row[0];
+
+		row[0] = i;
+		for (size_t k = 1; k <= n; k++) {
+			size_t best = corner + (*a != b[k - 1]);
+
+			corner = row[k];
+			best = row[k] + 1 < best ? row[k] + 1 : best;
+			best = row[k - 1] + 1 < best ? row[k - 1] + 1 : best;
+			row[k] = best;
+		}
+	}
+	return row[n];
+}
+
+static const struct command *find_command(const char *name)
+{
+	for (size_t i = 0; i < N_COMMANDS; i++)
+		if (!strcmp(commands[i]->name, name))
+			return commands[i];
+	return NULL;
+}
+
+static int unknown_command(const struct options *options, const char *name)
+{
+	for (size_t i = 0; i < N_COMMANDS; i++)
+		if (distance(name, commands[i]->name) <= 2)
+			return fail(options, EXIT_USAGE, "no command %s; did you mean %s?", name,
+				    commands[i]->name);
+	return fail(options, EXIT_USAGE, "no command %s; try shmctl --help", name);
+}
+
+static int parse_timeout(const struct options *options, const char *text,
+			 unsigned int *ret_timeout_s)
+{
+	char *end;
+	unsigned long value = strtoul(text, &end, 10);
+
+	if (end == text || *end || value > UINT_MAX || *text == '-')
+		return fail(options, EXIT_USAGE, "--timeout takes a number of seconds, not \"%s\"",
+			    text);
+	*ret_timeout_s = (unsigned int)value;
+	return EXIT_OK;
+}
+
+enum { OPTION_SOCKET = 256, OPTION_TIMEOUT, OPTION_HELP, OPTION_VERSION };
+
+static const struct option long_options[] = {
+	{ "json", no_argument, NULL, 'j' },
+	{ "socket", required_argument, NULL, OPTION_SOCKET },
+	{ "timeout", required_argument, NULL, OPTION_TIMEOUT },
+	{ "help", no_argument, NULL, OPTION_HELP },
+	{ "version", no_argument, NULL, OPTION_VERSION },
+	{ 0 },
+};
+
+/* Global options may stand before and after the command; what is not one of them is left for the command. */
+static int parse_globals(struct options *options, int *argc, char **argv, bool *ret_help)
+{
+	int n_kept = 1, c, r;
+
+	opterr = 0;
+	while (optind < *argc) {
+		const char *word = argv[optind];
+
+		/* getopt would take a command's own options apart: those pass by whole. */
+		if (word[0] != '-' || word[1] == '\0' ||
+		    (strcmp(word, "-j") && strncmp(word, "--json", 6) &&
+		     strncmp(word, "--socket", 8) && strncmp(word, "--timeout", 9) &&
+		     strcmp(word, "--help") && strcmp(word, "-h") && strcmp(word, "--version"))) {
+			argv[n_kept++] = argv[optind++];
+			continue;
+		}
+		c = getopt_long(*argc, argv, "+jh", long_options, NULL);
+		switch (c) {
+		case 'j':
+			options->json = true;
+			break;
+		case OPTION_SOCKET:
+			options->socket_path = optarg;
+			break;
+		case OPTION_TIMEOUT:
+			r = parse_timeout(options, optarg, &options->timeout_s);
+			if (r)
+				return r;
+			break;
+		case 'h':
+		case OPTION_HELP:
+			*ret_help = true;
+			break;
+		case OPTION_VERSION:
+			printf("shmctl %s\n", inf_version());
+			exit(EXIT_OK);
+		default:
+			return fail(options, EXIT_USAGE, "%s: what is that? Try shmctl --help",
+				    word);
+		}
+	}
+	*argc = n_kept;
+	argv[n_kept] = NULL;
+	return EXIT_OK;
+}
+
+int main(int argc, char **argv)
+{
+	struct options options = { .timeout_s = TIMEOUT_DEFAULT_S };
+	const struct command *command;
+	bool help = false;
+	int r = parse_globals(&options, &argc, argv, &help);
+
+	if (r)
+		return r;
+	if (argc < 2) {
+		print_usage(help ? stdout : stderr);
+		return help ? EXIT_OK : EXIT_USAGE;
+	}
+	command = find_command(argv[1]);
+	if (!command)
+		return unknown_command(&options, argv[1]);
+	options.command = command->name;
+	if (help) {
+		fputs(command->usage, stdout);
+		return EXIT_OK;
+	}
+	return command->run(&options, argc - 1, argv + 1);
+}

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * shmctl.h - what the commands of shmctl share: the global options, ways to fail, words for numbers.
+ *
+ * Data goes to standard output, talk to standard error. Where -j asks for JSON, errors are JSON too. One file per
+ * command; a command returns an exit status.
+ */
+#ifndef SHMCTL_SHMCTL_H
+#define SHMCTL_SHMCTL_H
+
+#include <inf/client.h>
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+enum exit_status {
+	EXIT_OK = 0,
+	EXIT_UNHEALTHY = 1, /* answered, but not well; or not found */
+	EXIT_USAGE = 2,
+	EXIT_NOT_RUNNING = 3,
+	EXIT_NO_PERMISSION = 4,
+	EXIT_TIMED_OUT = 5,
+	EXIT_OTHER_VERSION = 6,
+};
+
+struct options {
+	const char *socket_path; /* --socket, NULL = the default places */
+	const char *command;
+	unsigned int timeout_s; /* 0 = wait for ever */
+	bool json;
+};
+
+struct command {
+	const char *name;
+	const char *summary;
+	const char *usage;
+	int (*run)(const struct options *options, int argc, char **argv);
+};
+
+extern const struct command command_status, command_models, command_sessions, command_infer;
+
+/* Says what failed and what to do next; returns `status`. */
+int fail(const struct options *options, enum exit_status status, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+
+/* Prints and frees `object`, with its "schema". Takes over the reference. Returns EXIT_OK, or EXIT_UNHEALTHY where the
+ * output could not be written. */
+int print_json(const struct options *options, const char *schema, json_t *object);
+
+/* A JSON string of bytes that a client chose: what is no UTF-8 is escaped. */
+json_t *json_text(const char *text);
+
+/* Connects; on failure has said why and *ret_status is the exit status. A broker that does not answer within the
+ * timeout ends the program. */
+struct inf_client *connect_broker(const struct options *options, int *ret_status);
+
+/* CLOCK_MONOTONIC, ns, and the moment --timeout ends (INF_FOREVER: none). */
+uint64_t monotonic_ns(void);
+uint64_t timeout_ns(const struct options *options);
+
+/* Words for people; each returns `text`. */
+#define WORD_BYTES 32
+const char *word_time(char text[WORD_BYTES], uint64_t ns);
+const char *word_bytes(char text[WORD_BYTES], uint64_t n_bytes);
+/* "f32[batch,3,224,224]"; a dimension that varies is written "0..MAX". */
+#define SHAPE_BYTES 256
+const char *word_shape(char text[SHAPE_BYTES], const struct inf_tensor_spec *spec);
+/* Printable, at most WORD_BYTES - 1 characters: what a client calls itself. */
+const char *word_name(char text[WORD_BYTES], const char *name);
+
+#endif /* SHMCTL_SHMCTL_H */

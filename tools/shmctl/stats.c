@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * stats.c - finds, checks and maps statistics files.
+ *
+ * The broker has mapped the same pages and stores into them while we read: each word is whole, words may be of different
+ * moments. A file that is too short, foreign or of another version is refused here, so that no reader finds out later.
+ */
+#define _GNU_SOURCE 1
+#include "tools/shmctl/stats.h"
+#include "shm/atomics.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define PLACES_MAX 2
+
+/* Where a socket may be, in the library's order. */
+static unsigned int places(const struct options *options, char paths[PLACES_MAX][PATH_MAX])
+{
+	const char *environment = getenv("INFBROKER_SOCKET"), *runtime = getenv("XDG_RUNTIME_DIR");
+	const char *named = options->socket_path	  ? options->socket_path
+			    : environment && *environment ? environment
+							  : NULL;
+	unsigned int n = 0;
+
+	if (named) {
+		snprintf(paths[0], PATH_MAX, "%s", named);
+		return 1;
+	}
+	if (runtime && *runtime)
+		snprintf(paths[n++], PATH_MAX, "%s/infbroker/socket", runtime);
+	snprintf(paths[n++], PATH_MAX, "/run/infbroker/socket");
+	return n;
+}
+
+/* 0 and the mapping, -EBADMSG for what is none of ours, -EPROTONOSUPPORT for another version's, -errno. */
+static int map_file(const char *path, size_t n_bytes, const void **ret_map)
+{
+	const struct inf_stats_head *head;
+	struct stat status;
+	void *map;
+	int r = 0, fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+
+	if (fd < 0)
+		return -errno;
+	if (fstat(fd, &status) < 0)
+		r = -errno;
+	else if (!S_ISREG(status.st_mode) || (size_t)status.st_size < sizeof(*head))
+		r = -EBADMSG;
+	map = r ? MAP_FAILED : mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_SHARED, fd, 0);
+	if (!r && map == MAP_FAILED)
+		r = -errno;
+	close(fd);
+	if (r)
+		return r;
+	head = map;
+	/* Acquire: the broker stores the magic last. */
+	if (inf_load64_acquire(&head->magic) != INF_STATS_MAGIC)
+		r = -EBADMSG;
+	else if (head->version != INF_STATS_VERSION)
+		r = -EPROTONOSUPPORT;
+	else if ((size_t)status.st_size != n_bytes || head->bytes != n_bytes)
+		r = -EBADMSG;
+	if (r)
+		munmap(map, (size_t)status.st_size);
+	else
+		*ret_map = map;
+	return r;
+}
+
+static int find(const struct options *options, char *ret_path,
+		const struct inf_stats_public **ret_stats)
+{
+	char paths[PLACES_MAX][PATH_MAX], file[PATH_MAX + 8];
+	unsigned int n = places(options, paths);
+	int r = -ENOENT;
+
+	for (unsigned int i = 0; i < n && r == -ENOENT; i++) {
+		snprintf(file, sizeof(file), "%s.stats", paths[i]);
+		r = map_file(file, sizeof(**ret_stats), (const void **)ret_stats);
+		snprintf(ret_path, PATH_MAX, "%s", paths[i]);
+	}
+	return r;
+}
+
+const struct inf_stats_public *stats_find(const struct options *options, char *ret_path)
+{
+	const struct inf_stats_public *stats = NULL;
+
+	return find(options, ret_path, &stats) ? NULL : stats;
+}
+
+const struct inf_stats_public *stats_open(const struct options *options, char *ret_path,
+					  int *ret_status)
+{
+	char paths[PLACES_MAX][PATH_MAX];
+	const struct inf_stats_public *stats = NULL;
+	int r = find(options, ret_path, &stats);
+
+	if (!r)
+		return stats;
+	switch (r) {
+	case -ENOENT:
+	case -ENOTDIR:
+		r = places(options, paths) == 1 ? 0 : 1;
+		*ret_status =
+			fail(options, EXIT_NOT_RUNNING,
+			     "no broker runs at %s%s%s (no %s.stats there); start infbroker, or "
+			     "name its socket with --socket or $INFBROKER_SOCKET",
+			     paths[0], r ? " or " : "", r ? paths[1] : "", "SOCKET");
+		break;
+	case -EACCES:
+	case -EPERM:
+		*ret_status = fail(options, EXIT_NO_PERMISSION,
+				   "%s.stats: %s; ask as the broker's user, or as root", ret_path,
+				   strerror(-r));
+		break;
+	case -EPROTONOSUPPORT:
+		*ret_status = fail(options, EXIT_OTHER_VERSION,
+				   "%s.stats is of another version: use the shmctl that came with "
+				   "that infbroker",
+				   ret_path);
+		break;
+	case -EBADMSG:
+		*ret_status = fail(options, EXIT_UNHEALTHY,
+				   "%s.stats is not a statistics file of infbroker", ret_path);
+		break;
+	default:
+		*ret_status = fail(options, EXIT_UNHEALTHY, "%s.stats: %s", ret_path, strerror(-r));
+	}
+	return NULL;
+}
+
+const struct inf_stats_user *stats_open_user(const char *path, int *ret_error)
+{
+	const struct inf_stats_user *stats = NULL;
+
+	*ret_error = map_file(path, sizeof(*stats), (const void **)&stats);
+	return stats;
+}
+
+/* State letter and start time of a process: fields 3 and 22 of proc(5)'s stat, behind the name in parentheses. */
+static int read_process(uint32_t pid, char *ret_state, uint64_t *ret_ticks)
+{
+	char path[64], text[1024];
+	const char *at;
+	ssize_t n;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%" PRIu32 "/stat", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	n = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	if (n <= 0)
+		return -ESRCH;
+	text[n] = '\0';
+	at = strrchr(text, ')');
+	if (!at || strlen(at) < 4)
+		return -EBADMSG;
+	*ret_state = at[2];
+	for (int field = 2; at && field < 22; field++)
+		at = strchr(at + 1, ' ');
+	*ret_ticks = at ? strtoull(at, NULL, 10) : 0;
+	return 0;
+}
+
+enum life stats_life(const struct inf_stats_head *head)
+{
+	uint64_t ticks;
+	char state;
+
+	if (head->pid == 0 || head->pid > INT_MAX ||
+	    (kill((pid_t)head->pid, 0) < 0 && errno == ESRCH))
+		return LIFE_GONE;
+	if (read_process(head->pid, &state, &ticks))
+		return LIFE_RUNNING; /* it exists, but /proc does not show it to us */
+	if (ticks != head->start_ticks || state == 'Z' || state == 'X')
+		return LIFE_GONE;
+	return state == 'T' || state == 't' ? LIFE_STOPPED : LIFE_RUNNING;
+}
+
+const char *life_word(enum life life)
+{
+	static const char *const words[] = {
+		[LIFE_RUNNING] = "running", [LIFE_STOPPED] = "stopped", [LIFE_GONE] = "gone"
+	};
+
+	return words[life];
+}

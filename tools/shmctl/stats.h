@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * stats.h - the statistics files of a broker, found and checked; needs nothing from the broker itself.
+ */
+#ifndef SHMCTL_STATS_H
+#define SHMCTL_STATS_H
+
+#include "shm/stats.h"
+#include "tools/shmctl/shmctl.h"
+
+/* In what state the process is that wrote a file. */
+enum life {
+	LIFE_RUNNING,
+	LIFE_STOPPED, /* SIGSTOP, or a debugger */
+	LIFE_GONE,
+};
+
+/*
+ * Maps SOCKET.stats of the first place that has one, read-only. NULL after an error line, *ret_status is the exit
+ * status then. `ret_path` gets the socket's path, PATH_MAX bytes.
+ */
+const struct inf_stats_public *stats_open(const struct options *options, char *ret_path,
+					  int *ret_status);
+
+/* The same without a word: NULL where there is none. */
+const struct inf_stats_public *stats_find(const struct options *options, char *ret_path);
+
+/* SOCKET.stats.UID. NULL with *ret_error a negative errno: -EACCES another user's, -EBADMSG no such file's content. */
+const struct inf_stats_user *stats_open_user(const char *path, int *ret_error);
+
+enum life stats_life(const struct inf_stats_head *head);
+const char *life_word(enum life life);
+
+#endif /* SHMCTL_STATS_H */

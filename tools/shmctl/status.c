@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* status.c - `shmctl status`: one screen about the broker, from its statistics file alone. */
+#define _GNU_SOURCE 1
+#include "shm/atomics.h"
+#include "shm/status.h"
+#include "tools/shmctl/shmctl.h"
+#include "tools/shmctl/stats.h"
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char *executor_word(uint32_t state)
+{
+	static const char *const words[] = {
+		[INF_STATS_EXECUTOR_NONE] = "none",
+		[INF_STATS_EXECUTOR_STARTING] = "starting",
+		[INF_STATS_EXECUTOR_READY] = "ready",
+		[INF_STATS_EXECUTOR_WAITING] = "waiting before the next start",
+		[INF_STATS_EXECUTOR_FAILED] = "cannot be started",
+	};
+
+	return state < sizeof(words) / sizeof(words[0]) ? words[state] : "?";
+}
+
+/* Limits are bytes where their name says so: the file has no units. */
+static bool is_bytes(const char *limit_name)
+{
+	return strstr(limit_name, "memory") || !strcmp(limit_name, "region_max");
+}
+
+/* A string of the file, which its writer might not have ended. */
+static const char *string_of(char *copy, size_t copy_bytes, const char *from, size_t from_bytes)
+{
+	snprintf(copy, copy_bytes, "%.*s", (int)strnlen(from, from_bytes), from);
+	return copy;
+}
+#define STRING(copy, from) string_of(copy, sizeof(copy), from, sizeof(from))
+
+static void count_models(const struct inf_stats_public *stats, unsigned int n[INF_MODEL_FAILED + 1])
+{
+	for (unsigned int i = 0; i < INF_STATS_MODELS; i++) {
+		uint32_t state = inf_load32(&stats->models[i].state);
+
+		if (stats->models[i].name[0] && state <= INF_MODEL_FAILED)
+			n[state]++;
+	}
+}
+
+static int print_as_json(const struct options *options, const struct inf_stats_public *stats,
+			 enum life life, const char *path)
+{
+	char text[256];
+	unsigned int n_models[INF_MODEL_FAILED + 1] = { 0 };
+	json_t *statuses = json_object(), *limits = json_object();
+
+	count_models(stats, n_models);
+	for (uint32_t i = 0; i < INF_STATUS_N; i++)
+		json_object_set_new(statuses, inf_shm_status_name(i),
+				    json_integer((json_int_t)inf_load64(&stats->n_status[i])));
+	for (unsigned int i = 0; i < INF_STATS_LIMITS && stats->limits[i].name[0]; i++)
+		json_object_set_new(limits, STRING(text, stats->limits[i].name),
+				    json_pack("{s:I,s:I}", "limit",
+					      (json_int_t)stats->limits[i].limit, "used",
+					      (json_int_t)inf_load64(&stats->limits[i].used)));
+	return print_json(
+		options, "status",
+		json_pack(
+			"{s:s, s:s, s:i, s:o, s:o, s:I, s:b,"
+			" s:{s:s, s:i, s:o, s:i, s:I, s:I},"
+			" s:{s:I, s:I, s:I}, s:{s:i, s:i, s:i}, s:o, s:I, s:I, s:I, s:I, s:o}",
+			"state", life_word(life), "socket", path, "pid", (int)stats->head.pid,
+			"version", json_text(STRING(text, stats->version_text)), "loop",
+			json_string(stats->loop[0] == 'e' ? "epoll" : "io_uring"), "uptime_ns",
+			(json_int_t)(life == LIFE_GONE ? 0 : monotonic_ns() - stats->head.start_ns),
+			"draining", inf_load32(&stats->draining) != 0,
+			/* executor */
+			"executor", "state", executor_word(inf_load32(&stats->executor_state)),
+			"pid", (int)inf_load32(&stats->executor_pid), "device",
+			json_text(STRING(text, stats->device)), "instances",
+			(int)inf_load32(&stats->n_instances), "generation",
+			(json_int_t)inf_load64(&stats->executor_generation), "deaths",
+			(json_int_t)inf_load64(&stats->n_executor_deaths),
+			/* sessions */
+			"sessions", "now", (json_int_t)inf_load64(&stats->n_sessions), "total",
+			(json_int_t)inf_load64(&stats->n_sessions_total), "ended_by_broker",
+			(json_int_t)inf_load64(&stats->n_sessions_ended),
+			/* models */
+			"models", "ready", (int)n_models[INF_MODEL_READY], "loading",
+			(int)n_models[INF_MODEL_LOADING], "failed", (int)n_models[INF_MODEL_FAILED],
+			/* counters */
+			"requests", statuses, "pings", (json_int_t)inf_load64(&stats->n_pings),
+			"wakes", (json_int_t)inf_load64(&stats->n_wakes), "parks",
+			(json_int_t)inf_load64(&stats->n_parks), "log_lines_dropped",
+			(json_int_t)inf_load64(&stats->n_log_dropped), "limits", limits));
+}
+
+static void print_requests(const struct inf_stats_public *stats)
+{
+	bool any = false;
+
+	printf("requests  ");
+	for (uint32_t i = 0; i < INF_STATUS_N; i++) {
+		uint64_t n = inf_load64(&stats->n_status[i]);
+
+		if (n)
+			printf("%s%s %" PRIu64, any ? ", " : "", inf_shm_status_name(i), n);
+		any |= n != 0;
+	}
+	printf("%s\n", any ? "" : "none yet");
+}
+
+static void print_limits(const struct inf_stats_public *stats)
+{
+	char name[33], used[WORD_BYTES], limit[WORD_BYTES];
+
+	printf("limits    %-22s %12s %12s\n", "", "used", "limit");
+	for (unsigned int i = 0; i < INF_STATS_LIMITS && stats->limits[i].name[0]; i++) {
+		const struct inf_stats_limit *entry = &stats->limits[i];
+		uint64_t n = inf_load64(&entry->used);
+
+		STRING(name, entry->name);
+		if (is_bytes(name)) {
+			word_bytes(used, n);
+			word_bytes(limit, entry->limit);
+		} else {
+			snprintf(used, sizeof(used), "%" PRIu64, n);
+			snprintf(limit, sizeof(limit), "%" PRIu64, entry->limit);
+		}
+		printf("          %-22s %12s %12s\n", name, n ? used : "-", limit);
+	}
+}
+
+static void print_for_people(const struct inf_stats_public *stats, enum life life, const char *path)
+{
+	char text[256], up[WORD_BYTES], name[WORD_BYTES];
+	unsigned int n_models[INF_MODEL_FAILED + 1] = { 0 };
+
+	count_models(stats, n_models);
+	word_time(up, monotonic_ns() - stats->head.start_ns);
+	printf("broker    %s, pid %" PRIu32 ", version %s, loop %s%s%s%s\n", life_word(life),
+	       stats->head.pid, word_name(name, STRING(text, stats->version_text)),
+	       stats->loop[0] == 'e' ? "epoll" : "io_uring", life == LIFE_GONE ? "" : ", up ",
+	       life == LIFE_GONE ? "" : up, inf_load32(&stats->draining) ? ", draining" : "");
+	printf("socket    %s\n", path);
+	if (stats->models_path[0])
+		printf("models    %s: ", STRING(text, stats->models_path));
+	else
+		printf("models    ");
+	printf("%u ready, %u loading, %u failed\n", n_models[INF_MODEL_READY],
+	       n_models[INF_MODEL_LOADING], n_models[INF_MODEL_FAILED]);
+	printf("executor  %s, pid %" PRIu32 ", device %s, %" PRIu32
+	       " instance(s), generation %" PRIu64 ", %" PRIu64 " death(s)\n",
+	       executor_word(inf_load32(&stats->executor_state)), inf_load32(&stats->executor_pid),
+	       word_name(name, STRING(text, stats->device)), inf_load32(&stats->n_instances),
+	       inf_load64(&stats->executor_generation), inf_load64(&stats->n_executor_deaths));
+	printf("sessions  %" PRIu64 " now, %" PRIu64 " in all, %" PRIu64 " ended by the broker\n",
+	       inf_load64(&stats->n_sessions), inf_load64(&stats->n_sessions_total),
+	       inf_load64(&stats->n_sessions_ended));
+	print_requests(stats);
+	print_limits(stats);
+}
+
+static int run(const struct options *options, int argc, char **argv)
+{
+	const struct inf_stats_public *stats;
+	char path[PATH_MAX];
+	enum life life;
+	int r;
+
+	if (argc > 1)
+		return fail(options, EXIT_USAGE, "%s: status takes no argument", argv[1]);
+	stats = stats_open(options, path, &r);
+	if (!stats)
+		return r;
+	life = stats_life(&stats->head);
+	if (!options->json)
+		print_for_people(stats, life, path);
+	else if ((r = print_as_json(options, stats, life, path)))
+		return r;
+	if (life == LIFE_GONE)
+		return EXIT_NOT_RUNNING;
+	return life == LIFE_RUNNING &&
+			       inf_load32(&stats->executor_state) != INF_STATS_EXECUTOR_FAILED
+		       ? EXIT_OK
+		       : EXIT_UNHEALTHY;
+}
+
+const struct command command_status = {
+	.name = "status",
+	.summary = "the broker on one screen; also when it is stopped or gone",
+	.usage = "Usage: shmctl status [-j]\n"
+		 "State of the broker, its executor, sessions, requests by how they ended, limits. "
+		 "Reads the statistics file\n"
+		 "beside the socket and needs no answer from the broker: a stopped or killed one "
+		 "is shown as it was.\n"
+		 "Exit status 1: stopped, or no executor can be started; 3: gone.\n",
+	.run = run,
+};
