@@ -137,16 +137,19 @@ void inf_region_unmap(void *address, uint64_t bytes, unsigned int pages_below)
 
 int inf_region_populate(void *address, uint64_t bytes, bool writable)
 {
+	int advice = writable ? MADV_POPULATE_WRITE : MADV_POPULATE_READ;
 	volatile uint8_t *byte = address;
 	int r;
 
 	do {
-		r = madvise(address, bytes, writable ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
+		r = madvise(address, bytes, advice);
 	} while (r < 0 && errno == EINTR);
 	if (!r)
 		return 0;
-	if (errno != EINVAL)
-		return -errno;
+	r = -errno;
+	/* EINVAL may also be about these pages; for no bytes at all it is about the advice alone. */
+	if (r != -EINVAL || !madvise(address, 0, advice))
+		return r;
 	/* Before Linux 5.14: touch each page; the old value goes back, so this is no write that anyone could see. */
 	for (uint64_t at = 0; at < bytes; at += INF_PAGE) {
 		uint8_t value = byte[at];

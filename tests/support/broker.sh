@@ -56,6 +56,7 @@ broker_stop() {
 executor_pid() { pgrep -P "$BROKER" -f infbroker-executor | head -n 1; }
 
 cleanup() {
+	[ "$BASHPID" = $$ ] || return 0 # a subshell's end is not the test's
 	[ -z "$BROKER" ] || kill -KILL "$BROKER" 2>/dev/null
 	rm -rf "$RUN"
 }

@@ -13,11 +13,9 @@
 static const char *executor_word(uint32_t state)
 {
 	static const char *const words[] = {
-		[INF_STATS_EXECUTOR_NONE] = "none",
-		[INF_STATS_EXECUTOR_STARTING] = "starting",
-		[INF_STATS_EXECUTOR_READY] = "ready",
-		[INF_STATS_EXECUTOR_WAITING] = "waiting before the next start",
-		[INF_STATS_EXECUTOR_FAILED] = "cannot be started",
+		[INF_STATS_EXECUTOR_NONE] = "none",	[INF_STATS_EXECUTOR_STARTING] = "starting",
+		[INF_STATS_EXECUTOR_READY] = "ready",	[INF_STATS_EXECUTOR_WAITING] = "waiting",
+		[INF_STATS_EXECUTOR_FAILED] = "failed",
 	};
 
 	return state < sizeof(words) / sizeof(words[0]) ? words[state] : "?";
