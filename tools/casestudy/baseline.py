@@ -31,7 +31,11 @@ def serve(connection, files, threads):
         for i in range(10):
             network(images[i % len(images)])
         connection.send("ready")
-        while (seconds := connection.recv()) is not None:
+        while True:
+            try:
+                seconds = connection.recv()
+            except EOFError:  # the study is over
+                return
             latencies = []
             until = time.perf_counter() + seconds
             while (begin := time.perf_counter()) < until:

@@ -281,6 +281,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=3.0, help="of one row's turn")
     parser.add_argument("--depth", type=int, default=8, help="requests in flight of each process of row d")
+    parser.add_argument("--only", help="keys of the rows to run, as in c,floor: no table, ratios alone")
     options = parser.parse_args()
     options.model = f"{options.models}/{options.name}.pt"
     here = os.path.dirname(os.path.abspath(__file__))
@@ -290,11 +291,17 @@ def main():
 
     rows = {}
     for variants in plan(options):
+        if options.only and variants[0].key not in options.only.split(","):
+            continue
         row = run_alone(options, variants)
         rows[row.key] = row
     run_rounds(options, list(rows.values()))
     ratios = {f"({over})/({under})": ratio(rows, over, under)
-              for over, under in (("c", "floor"), ("d", "floor"), ("c", "b2"), ("d", "b2"))}
+              for over, under in (("c", "floor"), ("d", "floor"), ("c", "b2"), ("d", "b2"))
+              if over in rows and under in rows}
+    if options.only:
+        print(json.dumps(ratios))
+        return
     print_table(options, rows, ratios)
     os.makedirs(f"{options.build}/case-study", exist_ok=True)
     with open(f"{options.build}/case-study/results.json", "w", encoding="utf-8") as file:
