@@ -7,24 +7,23 @@
  * nothing here takes longer than microseconds. Exit 0: all came back; 3: a wake-up was lost (the mutation tests want that).
  *
  * Usage: parked SOCKET ping|identity|retire N SECONDS_MAX THINK_NS_MAX
- *	retire: one thread keeps the front busy, another one submits about when its lane becomes idle.
+ *	retire: submits about when its lane becomes idle; for a front that spins for longer than that (--spin-ns), so that it is
+ *	awake then: client and front, each on a core, nobody else.
  */
 #define _GNU_SOURCE 1
 #include <errno.h>
 #include <inf/client.h>
-#include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#define LOST_NS 1000000000ull
+#define LOST_NS	  1000000000ull
 #define RETIRE_NS 100000u /* LANE_RETIRE_NS in broker/lanes.h */
 
 static struct inf_client *client;
 static struct inf_model *model;
-static bool stop;
 
 static uint64_t now(void)
 {
@@ -55,30 +54,23 @@ static int round_trip(struct inf_request *req)
 	return r;
 }
 
-static void *keep_busy(void *arg)
-{
-	(void)arg;
-	while (!__atomic_load_n(&stop, __ATOMIC_RELAXED))
-		if (inf_ping(client, now() + LOST_NS, NULL))
-			break;
-	return NULL;
-}
-
 int main(int argc, char **argv)
 {
 	char error[256];
-	struct inf_options options = { .size = sizeof(options), .socket = argc > 1 ? argv[1] : NULL, .error = error,
+	struct inf_options options = { .size = sizeof(options),
+				       .socket = argc > 1 ? argv[1] : NULL,
+				       .error = error,
 				       .error_bytes = sizeof(error) };
 	struct inf_request *req = NULL;
 	unsigned int seed = 1;
-	pthread_t busy;
 	int r = 0;
 
 	if (argc != 6)
 		return 2;
 
 	bool retire = !strcmp(argv[2], "retire");
-	uint64_t n_max = strtoull(argv[3], NULL, 10), think_max = strtoull(argv[5], NULL, 10), n = 0;
+	uint64_t n_max = strtoull(argv[3], NULL, 10), think_max = strtoull(argv[5], NULL, 10),
+		 n = 0;
 	uint64_t until = now() + strtoull(argv[4], NULL, 10) * 1000000000u, longest = 0;
 
 	if (inf_open(&client, &options)) {
@@ -87,8 +79,6 @@ int main(int argc, char **argv)
 	}
 	if (!strcmp(argv[2], "identity") &&
 	    (inf_model_open(client, "identity", 4, &model) || inf_request_take(model, 1, &req)))
-		return 1;
-	if (retire && pthread_create(&busy, NULL, keep_busy, NULL))
 		return 1;
 	for (; n < n_max && now() < until; n++) {
 		uint64_t pause = think_max ? (uint64_t)rand_r(&seed) % think_max : 0, begin;
@@ -102,10 +92,10 @@ int main(int argc, char **argv)
 		if (now() - begin > longest)
 			longest = now() - begin;
 	}
-	__atomic_store_n(&stop, true, __ATOMIC_RELAXED);
-	if (retire && r != -ETIMEDOUT)
-		pthread_join(busy, NULL);
-	printf("%s: %llu round trips, longest %.1f us%s%s\n", argv[2], (unsigned long long)n, (double)longest / 1000,
-	       r ? ", then " : "", r == -ETIMEDOUT ? "one was lost" : r ? strerror(-r) : "");
+	printf("%s: %llu round trips, longest %.1f us%s%s\n", argv[2], (unsigned long long)n,
+	       (double)longest / 1000, r ? ", then " : "",
+	       r == -ETIMEDOUT ? "one was lost"
+	       : r	       ? strerror(-r)
+			       : "");
 	return r == -ETIMEDOUT ? 3 : r ? 1 : 0;
 }
