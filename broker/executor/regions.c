@@ -1,95 +1,169 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * regions.c - a hash table from (session, region) to a mapping. One writer (the control thread), many readers without a lock:
- * an entry's key is stored last with release, and is taken away only when the front has promised that no batch names it.
+ * regions.c - a hash table from (session, region) to a mapping. One writer (the control thread),
+ * many readers without a lock: an entry's key is stored last with release, and is taken away only
+ * when the front has promised that no batch names it.
+ *
+ * Linear probing; a key that goes leaves DEAD behind where the chain goes on, so that readers do
+ * not stop short, and 0 where it does not. A table that is half full is followed by one of twice
+ * the size; readers may still be in the old one, which therefore stays (all old ones together are
+ * smaller than the present one).
  */
 #include "broker/executor/regions.h"
 #include "shm/atomics.h"
 #include "shm/region.h"
 #include <errno.h>
 #include <stddef.h>
+#include <stdlib.h>
 
-#define ENTRIES (1u << 17) /* 1,024 sessions x 64 regions, half full */
-#define DEAD UINT64_MAX
+#define SLOTS_MIN 1024u	     /* a power of two; 32 KiB */
+#define SLOTS_MAX (1u << 22) /* 32,768 sessions x 64 regions, half full */
+#define DEAD	  UINT64_MAX
 
-static struct entry {
-	uint64_t key; /* session << 32 | region, + 1; 0 = never used, DEAD = free again */
+struct entry {
+	uint64_t key; /* session << 32 | region, + 1; 0 = free, DEAD = free, but the chain goes on */
 	uint8_t *address;
 	uint64_t bytes;
 	bool writable;
-} entries[ENTRIES];
+};
+
+struct table {
+	uint32_t n_slots;
+	uint32_t n_used; /* slots that are not 0 */
+	struct entry slots[];
+};
+
+static struct table *present; /* control thread stores, all load */
 
 static uint64_t key_of(uint32_t session, uint32_t region)
 {
 	return ((uint64_t)session << 32 | region) + 1;
 }
 
-static uint32_t slot_of(uint64_t key)
+static bool is_live(uint64_t key)
 {
-	return (uint32_t)((key * 0x9e3779b97f4a7c15ull) >> 47) % ENTRIES;
+	return key && key != DEAD;
 }
 
-/* The entry of a key, or (for_new) the first one that can take it. */
-static struct entry *find(uint64_t key, bool for_new)
+static uint32_t slot_of(const struct table *table, uint64_t key)
 {
-	struct entry *free_entry = NULL;
+	return (uint32_t)((key * 0x9e3779b97f4a7c15ull) >> 32) & (table->n_slots - 1);
+}
 
-	for (uint32_t i = 0, at = slot_of(key); i < ENTRIES; i++, at = (at + 1) % ENTRIES) {
-		uint64_t have = inf_load64_acquire(&entries[at].key);
+static struct entry *find(struct table *table, uint64_t key)
+{
+	if (!table)
+		return NULL;
+	for (uint32_t at = slot_of(table, key);; at = (at + 1) & (table->n_slots - 1)) {
+		/* Acquire: pairs with the release in put(). */
+		uint64_t have = inf_load64_acquire(&table->slots[at].key);
 
 		if (have == key)
-			return &entries[at];
-		if ((have == DEAD || !have) && !free_entry)
-			free_entry = &entries[at];
+			return &table->slots[at];
 		if (!have)
-			break;
+			return NULL;
 	}
-	return for_new ? free_entry : NULL;
+}
+
+/* The key must not be there, and the table not be full. */
+static void put(struct table *table, const struct entry *entry)
+{
+	uint32_t at = slot_of(table, entry->key);
+	struct entry *slot;
+
+	while (is_live(table->slots[at].key))
+		at = (at + 1) & (table->n_slots - 1);
+	slot = &table->slots[at];
+	table->n_used += !slot->key;
+	slot->address = entry->address;
+	slot->bytes = entry->bytes;
+	slot->writable = entry->writable;
+	/* Release: pairs with the acquire in find(). */
+	inf_store64_release(&slot->key, entry->key);
+}
+
+/* Where the next slot is free no chain goes on: this one, and DEAD ones before it, are free too. */
+static void take_away(struct table *table, uint32_t at)
+{
+	inf_store64_release(&table->slots[at].key, DEAD);
+	if (table->slots[(at + 1) & (table->n_slots - 1)].key)
+		return;
+	for (; table->slots[at].key == DEAD; at = (at - 1) & (table->n_slots - 1)) {
+		inf_store64_release(&table->slots[at].key, 0);
+		table->n_used--;
+	}
+}
+
+static int make_room(void)
+{
+	uint32_t n_slots = present ? present->n_slots * 2 : SLOTS_MIN;
+	struct table *table;
+
+	if (present && present->n_used < present->n_slots / 2)
+		return 0;
+	if (n_slots > SLOTS_MAX)
+		return -ENOSPC;
+	table = calloc(1, sizeof(*table) + n_slots * sizeof(table->slots[0]));
+	if (!table)
+		return -ENOMEM;
+	table->n_slots = n_slots;
+	for (uint32_t i = 0; present && i < present->n_slots; i++)
+		if (is_live(present->slots[i].key))
+			put(table, &present->slots[i]);
+	/* Release: pairs with the acquire in regions_at(). */
+	__atomic_store_n(&present, table, __ATOMIC_RELEASE);
+	return 0;
 }
 
 int regions_attach(uint32_t session, uint32_t region, int fd, uint64_t bytes, bool writable)
 {
-	uint64_t key = key_of(session, region);
-	struct entry *entry = find(key, true);
+	struct entry entry = {
+		.key = key_of(session, region),
+		.bytes = bytes,
+		.writable = writable,
+	};
 	void *address;
 	int r;
 
-	if (!entry || inf_load64(&entry->key) == key)
-		return entry ? -EEXIST : -ENOSPC;
-	r = inf_region_map(fd, bytes, writable, 0, &address);
+	if (find(present, entry.key))
+		return -EEXIST;
+	r = make_room();
+	if (r == 0)
+		r = inf_region_map(fd, bytes, writable, 0, &address);
 	if (r)
 		return r;
-	/* What a client may read must exist before it may; what we read was populated by the client. */
+	/* What a client may read must exist before it may; what we read was populated by the
+	 * client. */
 	r = inf_region_populate(address, bytes, writable);
 	if (r) {
 		inf_region_unmap(address, bytes, 0);
 		return r;
 	}
-	entry->address = address;
-	entry->bytes = bytes;
-	entry->writable = writable;
-	/* Release: pairs with the acquire in find(). */
-	inf_store64_release(&entry->key, key);
+	entry.address = address;
+	put(present, &entry);
 	return 0;
 }
 
 void regions_detach(uint32_t session)
 {
-	for (uint32_t i = 0; i < ENTRIES; i++) {
-		uint64_t key = inf_load64(&entries[i].key);
+	for (uint32_t i = 0; present && i < present->n_slots; i++) {
+		struct entry *entry = &present->slots[i];
 
-		if (!key || key == DEAD || (key - 1) >> 32 != session)
+		if (!is_live(entry->key) || (entry->key - 1) >> 32 != session)
 			continue;
-		inf_region_unmap(entries[i].address, entries[i].bytes, 0);
-		inf_store64_release(&entries[i].key, DEAD);
+		inf_region_unmap(entry->address, entry->bytes, 0);
+		take_away(present, i);
 	}
 }
 
 void *regions_at(uint32_t session, uint32_t region, uint64_t offset, uint64_t length, bool writable)
 {
-	const struct entry *entry = find(key_of(session, region), false);
+	/* Acquire: pairs with the release in make_room(). */
+	struct table *table = __atomic_load_n(&present, __ATOMIC_ACQUIRE);
+	const struct entry *entry = find(table, key_of(session, region));
 
-	if (!entry || offset > entry->bytes || length > entry->bytes - offset || (writable && !entry->writable))
+	if (!entry || offset > entry->bytes || length > entry->bytes - offset ||
+	    (writable && !entry->writable))
 		return NULL;
 	return entry->address + offset;
 }

@@ -25,6 +25,8 @@ for way in kill close; do
 		not_ok "$way" "$(cat "$RUN/$way")"
 	fi
 done
+p99() { sed -n 's/.*"p99_us": \([0-9.]*\).*/\1/p' "$RUN/$1" | head -n 1; }
+awk -v a="$(p99 kill)" -v b="$(p99 close)" 'BEGIN { printf "p99 of the others: %.2f x that with clients that end cleanly\n", a / b }'
 in_flight=$(grep -oE '"kills_in_flight": [0-9]+' "$RUN/kill" | grep -oE '[0-9]+')
 check "at least half of the kills hit requests in flight" [ "${in_flight:-0}" -ge $((KILLS / 2)) ]
 read -r -t 1 <> <(:) || true
