@@ -302,6 +302,7 @@ model: ## export the demo's network to build/demo/models
 
 .PHONY: check
 check: deps ## every test: sanitizers, both loops, the real model; at most 25 minutes (R=name: some rows)
+	@tools/setup/apt.sh check
 	@$(MAKE) --no-print-directory $(JOBS) tests
 	@$(MAKE) --no-print-directory $(JOBS) $(ASAN) tests
 	@$(MAKE) --no-print-directory $(JOBS) $(TSAN) tsan-tests

@@ -336,6 +336,11 @@ void handshake_list(struct broker *broker, struct session *session, const union 
 		session_end(broker, session, "a reserved field of LIST is not zero");
 		return;
 	}
+	if (!model && !registry_is_scanned(broker) && broker->executor.state != EXECUTOR_FAILED) {
+		session_refuse(broker, session, ask->head.cookie, -EAGAIN, INF_LOADING,
+			       "the broker has just started and is looking for its models: try again");
+		return;
+	}
 	if (!model) {
 		session_refuse(broker, session, ask->head.cookie, -ENOENT, INF_NO_MODEL,
 			       "there are no more models");

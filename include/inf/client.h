@@ -117,7 +117,11 @@ struct inf_model_info {
 	struct inf_signature signature;
 };
 
-/* inf_model_list - the idx-th model; -ENOENT past the last. Blocks for one message there and back. */
+/*
+ * inf_model_list - the idx-th model. Blocks for one message there and back.
+ * Errors: -ENOENT (past the last), -EAGAIN (the broker has just started and is still looking for its models: try
+ * again), -ECONNRESET, -EPROTO (broker gone), -EOWNERDEAD (after fork), -EINVAL.
+ */
 INF_EXPORT int inf_model_list(struct inf_client *client, uint32_t idx, struct inf_model_info *ret_info);
 
 /*

@@ -9,8 +9,8 @@
 #include <string.h>
 #include <time.h>
 
-#define WIDTH 16u
-#define LOST_NS 30000000000ull /* no executor restart takes that long */
+#define WIDTH	  16u
+#define LOST_NS	  30000000000ull /* no executor restart takes that long */
 #define DEPTH_MAX 256u
 
 struct worker {
@@ -36,17 +36,24 @@ static void fill(struct worker *worker, struct inf_request *req)
 {
 	float *a = inf_input(req, 0), *b = inf_input(req, 1);
 
+	if (worker->load->identity) {
+		for (uint32_t i = 0; i < inf_input_room(req, 0) / sizeof(int); i++)
+			((int *)(void *)a)[i] = rand_r(&worker->seed);
+		return;
+	}
 	for (uint32_t i = 0; i < WIDTH; i++) {
 		a[i] = (float)(rand_r(&worker->seed) % 1000);
 		b[i] = (float)(rand_r(&worker->seed) % 1000);
 	}
 }
 
-static int is_right(struct inf_request *req)
+static int is_right(const struct load *load, struct inf_request *req)
 {
 	const float *a = inf_input(req, 0), *b = inf_input(req, 1);
 	const float *sum = inf_output(req, 0), *difference = inf_output(req, 1);
 
+	if (load->identity)
+		return sum && !memcmp(a, sum, inf_input_room(req, 0));
 	if (!sum || !difference)
 		return 0;
 	for (uint32_t i = 0; i < WIDTH; i++)
@@ -83,13 +90,14 @@ static void account(struct worker *worker, struct load *sum, struct inf_request 
 	sum->n++;
 	sum->n_status[status]++;
 	inf_histogram_add(&sum->latency, load_now_ns() - *submitted_ns);
-	if (status == INF_OK && !is_right(req))
+	if (status == INF_OK && !is_right(worker->load, req))
 		sum->n_wrong++;
 }
 
 static void pause_ns(uint64_t ns)
 {
-	struct timespec ts = { .tv_sec = (time_t)(ns / 1000000000u), .tv_nsec = (long)(ns % 1000000000u) };
+	struct timespec ts = { .tv_sec = (time_t)(ns / 1000000000u),
+			       .tv_nsec = (long)(ns % 1000000000u) };
 
 	if (ns)
 		nanosleep(&ts, NULL);
@@ -114,10 +122,12 @@ static int keep_going(struct worker *worker, struct load *sum)
 		}
 		account(worker, sum, req);
 		n_flying--;
-		if (r || load_now_ns() >= load->until_ns || (load->n_max && sum->n + n_flying >= load->n_max))
+		if (r || load_now_ns() >= load->until_ns ||
+		    (load->n_max && sum->n + n_flying >= load->n_max))
 			continue;
 		pause_ns(load->think_ns);
-		r = submit(worker, (uint32_t)((uint64_t *)inf_request_data(req) - worker->submitted_ns));
+		r = submit(worker,
+			   (uint32_t)((uint64_t *)inf_request_data(req) - worker->submitted_ns));
 		n_flying += !r;
 	}
 	return r;
@@ -159,7 +169,9 @@ static void *work(void *arg)
 
 int load_run(struct load *load)
 {
-	struct inf_options options = { .size = sizeof(options), .socket = load->socket_path, .name = "load" };
+	struct inf_options options = { .size = sizeof(options),
+				       .socket = load->socket_path,
+				       .name = "load" };
 	struct worker *workers = calloc(load->n_threads, sizeof(*workers));
 	pthread_t threads[64];
 	struct inf_client *client;
@@ -175,7 +187,9 @@ int load_run(struct load *load)
 		free(workers);
 		return r;
 	}
-	for (int i = 0; i < 600 && (r = inf_model_open(client, "add_sub", load->n_threads * load->depth * 2, &model)) == -EAGAIN;
+	for (int i = 0;
+	     i < 600 && (r = inf_model_open(client, load->identity ? "identity" : "add_sub",
+					    load->n_threads * load->depth * 2, &model)) == -EAGAIN;
 	     i++)
 		pause_ns(10000000); /* an executor may be on its way back */
 	for (uint32_t i = 0; !r && i < load->n_threads; i++) {
@@ -194,13 +208,16 @@ int load_run(struct load *load)
 
 void load_print(const struct load *load)
 {
-	printf("{\"n\": %llu, \"wrong\": %llu, \"p50_us\": %.1f, \"p99_us\": %.1f, \"max_us\": %.1f, \"status\": {",
+	printf("{\"n\": %llu, \"wrong\": %llu, \"p50_us\": %.1f, \"p99_us\": %.1f, \"max_us\": "
+	       "%.1f, \"status\": {",
 	       (unsigned long long)load->n, (unsigned long long)load->n_wrong,
 	       (double)inf_histogram_quantile(&load->latency, 0.5) / 1000,
-	       (double)inf_histogram_quantile(&load->latency, 0.99) / 1000, (double)load->latency.max_ns / 1000);
+	       (double)inf_histogram_quantile(&load->latency, 0.99) / 1000,
+	       (double)load->latency.max_ns / 1000);
 	for (uint32_t i = 0, any = 0; i < INF_STATUS_N; i++)
 		if (load->n_status[i])
-			printf("%s\"%s\": %llu", any++ ? ", " : "", inf_status_name((enum inf_status)i),
+			printf("%s\"%s\": %llu", any++ ? ", " : "",
+			       inf_status_name((enum inf_status)i),
 			       (unsigned long long)load->n_status[i]);
 	printf("}, \"error\": %d}\n", load->error);
 	fflush(stdout);

@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# apt.sh [fuzz] - installs the Debian packages that building and testing need and this machine lacks.
+# apt.sh [check|fuzz] - installs the Debian packages that building and testing need and this machine lacks.
 #
 # Each package is probed by what it is for (a program, or a header that compiles), so what came from elsewhere
 # counts, and nothing is asked of the network or of dpkg where all is there. WITH_TORCH=0 asks for no C++ compiler.
@@ -36,6 +36,12 @@ fi
 if [ "${WITH_TORCH:-auto}" != 0 ]; then
 	program "${CXX:-g++}" g++
 	python3 -c 'import ensurepip' >/dev/null 2>&1 || missing="$missing python3-venv"
+fi
+if [ "${1-}" = check ]; then
+	program perf linux-perf
+	program systemd-analyze systemd
+	program systemd-socket-activate systemd
+	program setpriv util-linux
 fi
 if [ "${1-}" = fuzz ]; then
 	program clang clang

@@ -75,6 +75,13 @@ uint64_t monotonic_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
+void pause_briefly(void)
+{
+	struct timespec pause = { .tv_nsec = 50000000 };
+
+	nanosleep(&pause, NULL);
+}
+
 uint64_t timeout_ns(const struct options *options)
 {
 	return options->timeout_s ? monotonic_ns() + options->timeout_s * 1000000000ull

@@ -17,10 +17,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
-#define LOADING_RETRY_NS 100000000u
 #define VALUES_SHOWN	 8u
 
 /* One input: a file, and what it holds. */
@@ -383,11 +381,8 @@ static int open_model(const struct options *options, struct inf_client *client, 
 	int r;
 
 	while ((r = inf_model_open(client, name, 0, ret_model)) == -EAGAIN &&
-	       monotonic_ns() < until_ns) {
-		struct timespec pause = { .tv_nsec = LOADING_RETRY_NS };
-
-		nanosleep(&pause, NULL);
-	}
+	       monotonic_ns() < until_ns)
+		pause_briefly();
 	if (r == -EAGAIN)
 		return fail(options, EXIT_TIMED_OUT,
 			    "LOADING: model %s was not ready within %u s (--timeout)", name,

@@ -254,6 +254,8 @@ static int ask(const struct options *options, struct listing *listing)
 		return r;
 	stats = stats_find(options,
 			   path); /* only now: a socket-activated broker has just made it */
+	while ((r = inf_model_list(client, 0, &info)) == -EAGAIN)
+		pause_briefly(); /* connect_broker() has set the alarm */
 	for (uint32_t i = 0; (r = inf_model_list(client, i, &info)) == 0; i++) {
 		struct entry entry = { .info = &info,
 				       .counters = counters_of(stats, info.signature.name,

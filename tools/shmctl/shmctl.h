@@ -57,6 +57,8 @@ struct inf_client *connect_broker(const struct options *options, int *ret_status
 /* CLOCK_MONOTONIC, ns, and the moment --timeout ends (INF_FOREVER: none). */
 uint64_t monotonic_ns(void);
 uint64_t timeout_ns(const struct options *options);
+/* Between two tries of what will be there soon. */
+void pause_briefly(void);
 
 /* Words for people; each returns `text`. */
 #define WORD_BYTES 32
