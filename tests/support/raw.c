@@ -13,6 +13,14 @@
 #include <time.h>
 #include <unistd.h>
 
+void (*raw_region_hook)(enum inf_region_kind kind, enum raw_step step, int fd);
+
+static void hook(enum inf_region_kind kind, enum raw_step step, int fd)
+{
+	if (raw_region_hook)
+		raw_region_hook(kind, step, fd);
+}
+
 static uint64_t now_ms(void)
 {
 	struct timespec ts;
@@ -83,6 +91,8 @@ static int handshake(struct raw *raw)
 	raw->bell_fd = fds[2];
 	raw->start = msg.welcome.start;
 	raw->session = msg.welcome.session;
+	hook(INF_REGION_REQUEST, RAW_OFFERED, raw->request_fd);
+	hook(INF_REGION_RESPONSE, RAW_OFFERED, raw->response_fd);
 	r = inf_region_map(raw->request_fd, INF_REQUEST_BYTES, true, 0, &address);
 	if (r)
 		return r;
@@ -94,8 +104,16 @@ static int handshake(struct raw *raw)
 	r = inf_region_populate(raw->request, INF_REQUEST_BYTES, true);
 	if (r)
 		return r;
+	hook(INF_REGION_REQUEST, RAW_POPULATED, raw->request_fd);
 	r = say_mapped(raw, 0);
-	return r ? r : expect(raw, INF_CTL_READY, &msg, fds);
+	hook(INF_REGION_REQUEST, RAW_MAPPED, raw->request_fd);
+	if (!r)
+		r = expect(raw, INF_CTL_READY, &msg, fds);
+	if (r)
+		return r;
+	hook(INF_REGION_REQUEST, RAW_READY, raw->request_fd);
+	hook(INF_REGION_RESPONSE, RAW_READY, raw->response_fd);
+	return 0;
 }
 
 int raw_open(struct raw *raw, const char *path)
@@ -120,6 +138,7 @@ static int take_region(struct raw *raw, const struct inf_ctl_region *region, int
 	void *address = NULL;
 	int r = 0;
 
+	hook((enum inf_region_kind)region->kind, RAW_OFFERED, fd);
 	if (region->kind == INF_REGION_REQUEST) {
 		r = inf_region_map(fd, region->bytes, true, 0, &address);
 		if (!r)
@@ -127,6 +146,7 @@ static int take_region(struct raw *raw, const struct inf_ctl_region *region, int
 		inf_region_unmap(address, region->bytes, 0);
 		if (!r)
 			r = say_mapped(raw, region->region);
+		hook(INF_REGION_REQUEST, RAW_MAPPED, fd);
 	}
 	close(fd);
 	return r;

@@ -22,6 +22,10 @@ struct raw {
 	struct inf_signature signature;
 };
 
+/* Called with every region's fd at each step of its handshake, where not NULL: an attacker's chance. */
+enum raw_step { RAW_OFFERED, RAW_POPULATED, RAW_MAPPED, RAW_READY };
+extern void (*raw_region_hook)(enum inf_region_kind kind, enum raw_step step, int fd);
+
 /* Connects and goes through the handshake up to READY(0), one lane in use. 0 or -errno / a positive fault. */
 int raw_open(struct raw *raw, const char *path);
 /* Connects only. */
