@@ -256,10 +256,6 @@ CHECK_LIBS = $(shell pkg-config --libs check)
 .PHONY: tests
 tests: all $(TESTS) ## build all tests, benches and hammers
 
-# What has threads inside one process; the sanitizer dislikes fork, so only these run under it.
-TSAN_TESTS := $(call unit_tests,$(UNIT_SRC))
-.PHONY: tsan-tests
-tsan-tests: $(TSAN_TESTS)
 
 # --- what people type ------------------------------------------------------------------------------------
 
@@ -305,7 +301,7 @@ check: deps ## every test: sanitizers, both loops, the real model; at most 25 mi
 	@tools/setup/apt.sh check
 	@$(MAKE) --no-print-directory $(JOBS) tests
 	@$(MAKE) --no-print-directory $(JOBS) $(ASAN) tests
-	@$(MAKE) --no-print-directory $(JOBS) $(TSAN) tsan-tests
+	@$(MAKE) --no-print-directory $(JOBS) $(TSAN) tests
 	@$(MAKE) --no-print-directory $(JOBS) $(MUTATED) tests
 	@WITH_TORCH='$(WITH_TORCH)' PYTHON='$(PYTHON)' LIBTORCH='$(LIBTORCH)' tests/run.sh full
 
@@ -329,9 +325,9 @@ asan: ## units and integration under ASan and UBSan (T=name: some)
 ubsan: ## the same under UBSan alone
 	@$(MAKE) --no-print-directory $(JOBS) BUILD=$(BUILD)/ubsan SAN=undefined WITH_TORCH=0 tests
 	@BUILD=$(BUILD)/ubsan tests/run-set.sh unit integ
-tsan: ## what runs in one process under TSan
-	@$(MAKE) --no-print-directory $(JOBS) $(TSAN) tsan-tests
-	@BUILD=$(BUILD)/tsan CK_FORK=no tests/run-set.sh unit
+tsan: ## units, and the threads of library and executor, under TSan
+	@$(MAKE) --no-print-directory $(JOBS) $(TSAN) tests
+	@R=tsan tests/run.sh full
 
 .PHONY: adversary stress fuzz bench
 adversary: ## hostile clients against an ASan broker, 10^6 flips on each loop

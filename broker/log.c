@@ -56,6 +56,7 @@ void log_init(uint64_t rate_max)
 		close(logger.fd);
 	logger.fd = STDERR_FILENO;
 	logger.rate_max = rate_max;
+	logger.n_this_second = 0;
 	if (fstat(STDERR_FILENO, &st) < 0)
 		return;
 	logger.is_socket = S_ISSOCK(st.st_mode);

@@ -15,12 +15,13 @@ allowed() {
 	broker/policy/*) echo '^broker/policy/' ;;
 	broker/backends/builtin/*) echo '^(inf|broker/backends/builtin)/' ;;
 	broker/backends/torch/*) echo '^(inf|broker/backends/torch)/' ;;
+	broker/executor/backend.c) echo '^(inf|shm|broker/executor|broker/backends/builtin)/' ;;
 	broker/executor/*) echo '^(inf|shm|broker/executor)/' ;;
 	broker/job.h) echo '^(inf/|shm/|broker/loop.h|broker/policy/)' ;;
 	broker/*) echo '^(inf/|shm/|broker/[a-z_]+\.h$|broker/policy/|broker/executor/memory\.h$)' ;;
 	tools/sim/*) echo '^(inf|tools/sim|broker/policy)/' ;;
 	tools/*) echo "^(inf|shm|$(dirname "$1"))/" ;;
-	tests/bench/*) echo '^(inf|shm|tests/bench|tests/support)/' ;;
+	tests/bench/*) echo '^(inf/|shm/|tests/bench/|tests/support/|broker/executor/memory\.h$)' ;;
 	*) echo . ;;
 	esac
 }

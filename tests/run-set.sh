@@ -4,8 +4,8 @@
 # $BUILD/tests/SET and the scripts tests/SET/*.sh.
 #
 # Each prints "N passed, N failed, N skipped" as its last line; one that dies, hangs (TEST_TIMEOUT, 300 s) or says
-# nothing is one failure. What a failed one said is shown, and every skip. The last line is the sum. T=NAME runs
-# only those whose name contains NAME.
+# nothing is one failure. What a failed one said is shown, and every skip. The last line is the sum. T=REGEX
+# runs only those whose path matches.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 export BUILD=${BUILD:-build}
@@ -35,7 +35,7 @@ run_one() {
 for set in "$@"; do
 	for test in "$BUILD/tests/$set"/test_* "tests/$set"/*.sh; do
 		[ -f "$test" ] && [ -x "$test" ] || continue
-		[[ $test == *"${T-}"* ]] || continue
+		[[ $test =~ ${T-} ]] || continue
 		run_one "$test"
 	done
 done

@@ -28,6 +28,7 @@ struct entry {
 };
 
 struct table {
+	struct table *previous; /* kept for readers that are still in it */
 	uint32_t n_slots;
 	uint32_t n_used; /* slots that are not 0 */
 	struct entry slots[];
@@ -106,6 +107,7 @@ static int make_room(void)
 	table = calloc(1, sizeof(*table) + n_slots * sizeof(table->slots[0]));
 	if (!table)
 		return -ENOMEM;
+	table->previous = present;
 	table->n_slots = n_slots;
 	for (uint32_t i = 0; present && i < present->n_slots; i++)
 		if (is_live(present->slots[i].key))

@@ -64,6 +64,10 @@ trap cleanup EXIT
 trap 'exit 130' INT TERM
 
 finish() {
+	if grep -qE 'Sanitizer|runtime error' "$RUN/broker.log" 2>/dev/null; then
+		not_ok "no sanitizer report" "see the broker's log"
+		grep -E -A 40 -m 1 'Sanitizer|runtime error' "$RUN/broker.log"
+	fi
 	if [ $n_failed -ne 0 ] && [ -s "$RUN/broker.log" ]; then
 		echo "--- broker's log, last lines"
 		tail -n 20 "$RUN/broker.log"
