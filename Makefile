@@ -214,7 +214,7 @@ $(BUILD)/libinfclient.pc: client/libinfclient.pc.in include/inf/version.h
 
 # Tools are linked twice: to run from the build folder, and to be installed without a path inside.
 TOOL_LIBS_shmctl := -ljansson
-TOOL_LIBS_infclassify := -ljpeg -lpthread -lm
+TOOL_LIBS_infclassify := -ljansson -ljpeg -lpthread -lm
 define tool
 $(BUILD)/$(1) $(BUILD)/install/$(1): $(call objects,$(2)) $(BUILD)/lib/shm.a $(BUILD)/libinfclient.so
 	$$(say) LINK $$@

@@ -41,7 +41,8 @@ static int collect(struct inf_client *client, struct round *round, struct shot *
 		return -1;
 	shot = inf_request_data(req);
 	if (round->n < LATENCIES_MAX)
-		round->latencies_us[round->n++] = (float)((double)(classify_now_ns() - shot->submitted_ns) / 1000);
+		round->latencies_us[round->n++] =
+			(float)((double)(classify_now_ns() - shot->submitted_ns) / 1000);
 	if (inf_request_status(req) != INF_OK || classify_argmax(req) != shot->class)
 		round->n_errors++;
 	*ret_shot = shot;
@@ -54,7 +55,8 @@ static int submit(struct shot *shot)
 	return inf_submit(shot->req);
 }
 
-static int play_round(struct inf_client *client, struct shot *shots, uint32_t depth, double seconds, struct round *round)
+static int play_round(struct inf_client *client, struct shot *shots, uint32_t depth, double seconds,
+		      struct round *round)
 {
 	uint64_t until = classify_now_ns() + (uint64_t)(seconds * 1e9);
 	uint32_t n_flying = 0;
@@ -77,7 +79,8 @@ static int play_round(struct inf_client *client, struct shot *shots, uint32_t de
 	return 0;
 }
 
-static int prepare(const struct classify_options *options, struct inf_model *model, struct shot *shots)
+static int prepare(const struct classify_options *options, struct inf_model *model,
+		   struct shot *shots)
 {
 	char error[256];
 
@@ -91,7 +94,8 @@ static int prepare(const struct classify_options *options, struct inf_model *mod
 			fprintf(stderr, "infclassify: %s: %s\n", path, error);
 			return -1;
 		}
-		if (submit(&shots[i]) || inf_wait(shots[i].req, INF_FOREVER) || inf_request_status(shots[i].req) != INF_OK)
+		if (submit(&shots[i]) || inf_wait(shots[i].req, INF_FOREVER) ||
+		    inf_request_status(shots[i].req) != INF_OK)
 			return -1;
 		shots[i].class = classify_argmax(shots[i].req);
 	}
@@ -133,8 +137,8 @@ static int player(const struct classify_options *options, int go_fd, int result_
 	double seconds;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (!shots || !round || classify_open(options, &client, &model) || prepare(options, model, shots) ||
-	    !write_all(result_fd, "r", 1))
+	if (!shots || !round || classify_open(options, &client, &model) ||
+	    prepare(options, model, shots) || !write_all(result_fd, "r", 1))
 		return 1;
 	while (read_all(go_fd, &seconds, sizeof(seconds))) {
 		if (play_round(client, shots, options->depth, seconds, round))
@@ -150,7 +154,8 @@ struct pipes {
 	int go, result;
 };
 
-static bool print_round(const struct pipes *pipes, uint32_t n_processes, double seconds, struct round *round)
+static bool print_round(const struct pipes *pipes, uint32_t n_processes, double seconds,
+			struct round *round)
 {
 	uint64_t begin_ns = classify_now_ns(), n = 0, n_errors = 0;
 	bool first = true;
@@ -160,7 +165,8 @@ static bool print_round(const struct pipes *pipes, uint32_t n_processes, double 
 			return false;
 	printf("{\"latencies_us\": [");
 	for (uint32_t i = 0; i < n_processes; i++) {
-		if (!read_all(pipes[i].result, round, 2 * sizeof(uint32_t)) || round->n > LATENCIES_MAX ||
+		if (!read_all(pipes[i].result, round, 2 * sizeof(uint32_t)) ||
+		    round->n > LATENCIES_MAX ||
 		    !read_all(pipes[i].result, round->latencies_us, round->n * sizeof(float)))
 			return false;
 		n += round->n;

@@ -4,6 +4,7 @@
 #include "tools/infclassify/classify.h"
 #include "tools/infclassify/image.h"
 #include <errno.h>
+#include <jansson.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -14,8 +15,7 @@
 #include <unistd.h>
 
 #define LOADING_TRIES 600 /* times 100 ms */
-#define TOP_MAX 100u
-#define LINE_BYTES 16384
+#define TOP_MAX	      100u
 
 struct labels {
 	char **names;
@@ -55,19 +55,26 @@ static int check_signature(const struct inf_model *model)
 	const struct inf_signature *sig = inf_model_signature(model);
 	const struct inf_tensor_spec *in = &sig->inputs[0], *out = &sig->outputs[0];
 
-	if (sig->n_inputs == 1 && in->dtype == INF_F32 && in->rank == 4 && in->dims[1] == 3 && in->dims[2] == IMAGE_SIDE &&
-	    in->dims[3] == IMAGE_SIDE && out->dtype == INF_F32 && out->rank == 2)
+	if (sig->n_inputs == 1 && in->dtype == INF_F32 && in->rank == 4 && in->dims[1] == 3 &&
+	    in->dims[2] == IMAGE_SIDE && in->dims[3] == IMAGE_SIDE && out->dtype == INF_F32 &&
+	    out->rank == 2)
 		return 0;
-	fprintf(stderr, "infclassify: model %s does not take f32[batch,3,224,224] and give f32[batch,classes]; see shmctl models\n",
+	fprintf(stderr,
+		"infclassify: model %s does not take f32[batch,3,224,224] and give "
+		"f32[batch,classes]; see shmctl models\n",
 		sig->name);
 	return -EINVAL;
 }
 
-int classify_open(const struct classify_options *options, struct inf_client **ret_client, struct inf_model **ret_model)
+int classify_open(const struct classify_options *options, struct inf_client **ret_client,
+		  struct inf_model **ret_model)
 {
 	char error[512] = "";
-	struct inf_options open_options = { .size = sizeof(open_options), .socket = options->socket_path, .name = "infclassify",
-					    .error = error, .error_bytes = sizeof(error) };
+	struct inf_options open_options = { .size = sizeof(open_options),
+					    .socket = options->socket_path,
+					    .name = "infclassify",
+					    .error = error,
+					    .error_bytes = sizeof(error) };
 	int r = inf_open(ret_client, &open_options);
 
 	if (r) {
@@ -83,7 +90,8 @@ int classify_open(const struct classify_options *options, struct inf_client **re
 		nanosleep(&pause, NULL);
 	}
 	if (r)
-		fprintf(stderr, "infclassify: cannot open model %s: %s\n", options->model, inf_error(*ret_client));
+		fprintf(stderr, "infclassify: cannot open model %s: %s\n", options->model,
+			inf_error(*ret_client));
 	else
 		r = check_signature(*ret_model);
 	if (r)
@@ -103,7 +111,8 @@ static int read_labels(const char *path, struct labels *labels)
 	if (!path)
 		return 0;
 	if (!file) {
-		fprintf(stderr, "infclassify: cannot open the labels %s: %s\n", path, strerror(errno));
+		fprintf(stderr, "infclassify: cannot open the labels %s: %s\n", path,
+			strerror(errno));
 		return -errno;
 	}
 	while ((n = getline(&line, &room, file)) > 0) {
@@ -120,88 +129,101 @@ static int read_labels(const char *path, struct labels *labels)
 	return 0;
 }
 
-/* Appends a JSON string. */
-static size_t put_string(char *to, size_t room, const char *text)
+/* A file name may be any bytes, JSON is UTF-8: what is none is written as \\xNN. */
+static json_t *name_json(const char *name)
 {
-	size_t n = 0;
+	json_t *string = json_string(name);
+	char *escaped, *at;
 
-	if (room < 3)
-		return 0;
-	to[n++] = '"';
-	for (; *text && n + 8 < room; text++) {
-		unsigned char c = (unsigned char)*text;
-
-		if (c == '"' || c == '\\')
-			n += (size_t)snprintf(to + n, room - n, "\\%c", c);
-		else if (c < 0x20)
-			n += (size_t)snprintf(to + n, room - n, "\\u%04x", c);
-		else
-			to[n++] = (char)c;
-	}
-	to[n++] = '"';
-	to[n] = 0;
-	return n;
+	if (string)
+		return string;
+	escaped = at = malloc(4 * strlen(name) + 1);
+	if (!escaped)
+		return NULL;
+	for (; *name; name++)
+		at += *name > 0 ? (*at = *name, 1)
+				: snprintf(at, 5, "\\x%02x", (unsigned char)*name);
+	*at = 0;
+	string = json_string(escaped);
+	free(escaped);
+	return string;
 }
 
-/* One write per line: several processes share the output. */
-static void put_line(char *line, size_t n)
+/* Prints and frees one line, in one write: several processes share the output. */
+static void put_line(json_t *object)
 {
-	line[n++] = '\n';
-	if (write(STDOUT_FILENO, line, n) != (ssize_t)n)
-		fprintf(stderr, "infclassify: cannot write an answer: %s\n", strerror(errno));
+	char *text = object ? json_dumps(object, JSON_REAL_PRECISION(10)) : NULL;
+	size_t n = text ? strlen(text) : 0;
+
+	json_decref(object);
+	if (text)
+		text[n++] = '\n'; /* in place of the closing NUL */
+	if (!text || write(STDOUT_FILENO, text, n) != (ssize_t)n)
+		fprintf(stderr, "infclassify: cannot write an answer: %s\n",
+			text ? strerror(errno) : "out of memory");
+	free(text);
 }
 
 static void print_error(const char *path, const char *what)
 {
-	char line[LINE_BYTES];
-	size_t n = (size_t)snprintf(line, sizeof(line), "{\"image\": ");
-
-	n += put_string(line + n, 8192, path);
-	n += (size_t)snprintf(line + n, sizeof(line) - n, ", \"error\": ");
-	n += put_string(line + n, 4096, what);
-	n += (size_t)snprintf(line + n, sizeof(line) - n, "}");
-	put_line(line, n);
+	put_line(json_pack("{s:o, s:s}", "image", name_json(path), "error", what));
 	fprintf(stderr, "infclassify: %s: %s\n", path, what);
 }
 
-static void print_answer(const struct classify_options *options, const struct labels *labels, const struct flight *flight,
-			 uint64_t latency_ns)
+/* The `top` classes with the largest logits, best first. */
+static uint32_t find_top(const float *logit, uint32_t n_classes, uint32_t top,
+			 uint32_t *ret_classes)
 {
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < n_classes; i++) {
+		uint32_t at = n;
+
+		while (at > 0 && logit[i] > logit[ret_classes[at - 1]])
+			at--;
+		if (at >= top)
+			continue;
+		if (n < top)
+			n++;
+		memmove(&ret_classes[at + 1], &ret_classes[at],
+			(n - at - 1) * sizeof(*ret_classes));
+		ret_classes[at] = i;
+	}
+	return n;
+}
+
+static void print_answer(const struct classify_options *options, const struct labels *labels,
+			 const struct flight *flight, uint64_t latency_ns)
+{
+	uint32_t classes[TOP_MAX], n_classes, n_top;
+	json_t *top = json_array();
 	struct inf_tensor logits;
-	char line[LINE_BYTES], number[16];
-	size_t n = (size_t)snprintf(line, sizeof(line), "{\"image\": ");
-	uint32_t n_classes, taken[TOP_MAX];
 	double sum = 0;
 	const float *logit;
 
-	if (inf_output_tensor(flight->req, 0, &logits))
+	if (inf_output_tensor(flight->req, 0, &logits)) {
+		json_decref(top);
 		return;
+	}
 	logit = logits.data;
 	n_classes = (uint32_t)(logits.bytes / sizeof(float));
-	for (uint32_t i = 0, best = classify_argmax(flight->req); i < n_classes; i++)
-		sum += exp((double)logit[i] - (double)logit[best]);
-	n += put_string(line + n, 8192, flight->path);
-	n += (size_t)snprintf(line + n, sizeof(line) - n, ", \"top\": [");
-	for (uint32_t k = 0; k < options->top && k < n_classes && n + 600 < sizeof(line); k++) {
-		uint32_t best = UINT32_MAX;
+	n_top = find_top(logit, n_classes, options->top, classes);
+	for (uint32_t i = 0; i < n_classes; i++)
+		sum += exp((double)logit[i] - (double)logit[classes[0]]);
+	for (uint32_t k = 0; k < n_top; k++) {
+		uint32_t class = classes[k];
+		double probability = exp((double)logit[class] - (double)logit[classes[0]]) / sum;
+		char number[16];
 
-		for (uint32_t i = 0; i < n_classes; i++) {
-			bool used = false;
-
-			for (uint32_t t = 0; t < k; t++)
-				used |= taken[t] == i;
-			if (!used && (best == UINT32_MAX || logit[i] > logit[best]))
-				best = i;
-		}
-		taken[k] = best;
-		snprintf(number, sizeof(number), "%u", best);
-		n += (size_t)snprintf(line + n, sizeof(line) - n, "%s{\"label\": ", k ? ", " : "");
-		n += put_string(line + n, 256, best < labels->n ? labels->names[best] : number);
-		n += (size_t)snprintf(line + n, sizeof(line) - n, ", \"class\": %u, \"probability\": %.4f}", best,
-				      exp((double)logit[best] - (double)logit[taken[0]]) / sum);
+		snprintf(number, sizeof(number), "%u", class);
+		json_array_append_new(
+			top, json_pack("{s:o, s:I, s:f}", "label",
+				       name_json(class < labels->n ? labels->names[class] : number),
+				       "class", (json_int_t) class, "probability",
+				       round(probability * 1e4) / 1e4));
 	}
-	n += (size_t)snprintf(line + n, sizeof(line) - n, "], \"latency_us\": %.1f}", (double)latency_ns / 1000);
-	put_line(line, n);
+	put_line(json_pack("{s:o, s:o, s:f}", "image", name_json(flight->path), "top", top,
+			   "latency_us", round((double)latency_ns / 100) / 10));
 }
 
 /* --- one process ---------------------------------------------------------------------------------------------- */
@@ -229,7 +251,8 @@ static struct flight *land(struct process *process)
 	process->n_flying--;
 	status = inf_request_status(req);
 	if (status == INF_OK) {
-		print_answer(process->options, &process->labels, flight, classify_now_ns() - flight->submitted_ns);
+		print_answer(process->options, &process->labels, flight,
+			     classify_now_ns() - flight->submitted_ns);
 		return flight;
 	}
 	print_error(flight->path, inf_status_text(status));
@@ -274,7 +297,8 @@ static int fly(struct process *process, uint32_t idx)
 			break;
 	}
 	for (uint32_t i = idx; n_free && i < n_files; i += options->n_processes) {
-		if (!take_off(process, free_flights[n_free - 1], options->files[i % options->n_files]))
+		if (!take_off(process, free_flights[n_free - 1],
+			      options->files[i % options->n_files]))
 			n_free--;
 		if (!n_free && (landed = land(process)))
 			free_flights[n_free++] = landed;

@@ -19,7 +19,8 @@ struct classify_options {
 };
 
 /* Opens client and model, waiting while the model loads; complains on stderr. 0 or -errno. */
-int classify_open(const struct classify_options *options, struct inf_client **ret_client, struct inf_model **ret_model);
+int classify_open(const struct classify_options *options, struct inf_client **ret_client,
+		  struct inf_model **ret_model);
 
 /* Classifies the files; one JSON line each. The exit status. */
 int classify_files(const struct classify_options *options);

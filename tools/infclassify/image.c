@@ -21,7 +21,7 @@
 #include <stb_image_resize.h>
 
 #define SHORTER_SIDE 256u
-#define PIXELS_MAX (1ull << 28) /* a header may claim 65535 x 65535 */
+#define PIXELS_MAX   (1ull << 28) /* a header may claim 65535 x 65535 */
 
 struct pixels {
 	uint8_t *data; /* RGB, row by row */
@@ -69,7 +69,8 @@ static int decode(FILE *file, struct pixels *pixels, char *error, size_t error_b
 	info.out_color_space = JCS_RGB;
 	jpeg_start_decompress(&info);
 	if ((uint64_t)info.output_width * info.output_height > PIXELS_MAX) {
-		snprintf(error, error_bytes, "%u x %u pixels are too many", info.output_width, info.output_height);
+		snprintf(error, error_bytes, "%u x %u pixels are too many", info.output_width,
+			 info.output_height);
 		jpeg_destroy_decompress(&info);
 		return -EFBIG;
 	}
@@ -95,11 +96,14 @@ static int resize(struct pixels *pixels)
 	struct pixels to = { .width = (uint32_t)(pixels->width * scale + 0.5),
 			     .height = (uint32_t)(pixels->height * scale + 0.5) };
 
+	if ((uint64_t)to.width * to.height > PIXELS_MAX)
+		return -EFBIG;
 	to.data = malloc((size_t)to.width * to.height * 3);
 	if (!to.data)
 		return -ENOMEM;
-	if (!stbir_resize_uint8_generic(pixels->data, (int)pixels->width, (int)pixels->height, 0, to.data, (int)to.width,
-					(int)to.height, 0, 3, STBIR_ALPHA_CHANNEL_NONE, 0, STBIR_EDGE_CLAMP,
+	if (!stbir_resize_uint8_generic(pixels->data, (int)pixels->width, (int)pixels->height, 0,
+					to.data, (int)to.width, (int)to.height, 0, 3,
+					STBIR_ALPHA_CHANNEL_NONE, 0, STBIR_EDGE_CLAMP,
 					STBIR_FILTER_CATMULLROM, STBIR_COLORSPACE_LINEAR, NULL)) {
 		free(to.data);
 		return -ENOMEM;
@@ -112,12 +116,14 @@ static int resize(struct pixels *pixels)
 /* Centre crop, channel by channel, normalised. */
 static void normalise(const struct pixels *pixels, float *to)
 {
-	static const float mean[3] = { 0.485f, 0.456f, 0.406f }, deviation[3] = { 0.229f, 0.224f, 0.225f };
+	static const float mean[3] = { 0.485f, 0.456f, 0.406f },
+			   deviation[3] = { 0.229f, 0.224f, 0.225f };
 	uint32_t left = (pixels->width - IMAGE_SIDE) / 2, top = (pixels->height - IMAGE_SIDE) / 2;
 
 	for (uint32_t c = 0; c < 3; c++) {
 		for (uint32_t y = 0; y < IMAGE_SIDE; y++) {
-			const uint8_t *row = pixels->data + ((size_t)(top + y) * pixels->width + left) * 3 + c;
+			const uint8_t *row =
+				pixels->data + ((size_t)(top + y) * pixels->width + left) * 3 + c;
 
 			for (uint32_t x = 0; x < IMAGE_SIDE; x++)
 				*to++ = ((float)row[3 * x] / 255.0f - mean[c]) / deviation[c];
@@ -141,7 +147,9 @@ int image_load(const char *path, float *to, char *error, size_t error_bytes)
 	if (!r) {
 		r = resize(&pixels);
 		if (r)
-			snprintf(error, error_bytes, "out of memory");
+			snprintf(error, error_bytes, "%s",
+				 r == -EFBIG ? "its sides are too different"
+					     : "out of memory");
 	}
 	if (!r)
 		normalise(&pixels, to);

@@ -5,7 +5,7 @@
 
 #include <stddef.h>
 
-#define IMAGE_SIDE 224u
+#define IMAGE_SIDE   224u
 #define IMAGE_FLOATS (3u * IMAGE_SIDE * IMAGE_SIDE)
 
 /*
