@@ -31,8 +31,8 @@ broker_start() {
 	BROKER=$!
 	local _
 	for _ in $(seq 600); do
-		if "$BUILD/shmctl" models -j >"$RUN/models" 2>/dev/null && grep -q '"name"' "$RUN/models" &&
-			! grep -q '"loading"' "$RUN/models"; then
+		if "$BUILD/shmctl" models -j >"$RUN/.models" 2>/dev/null && grep -q '"name"' "$RUN/.models" &&
+			! grep -q '"loading"' "$RUN/.models"; then
 			return 0
 		fi
 		kill -0 "$BROKER" 2>/dev/null || break
