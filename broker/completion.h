@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* completion.h - from an end to a completion slot, and waking the client that sleeps on it. */
+/* completion.h - from an end to a completion slot. */
 #ifndef BROKER_COMPLETION_H
 #define BROKER_COMPLETION_H
 
@@ -12,8 +12,5 @@ void completion_post(struct broker *broker, struct job *job, enum inf_status sta
 /* Posts a status for a submission that never became a job. */
 void completion_answer(struct broker *broker, struct lane *lane, uint64_t tag, uint32_t rows, enum inf_status status,
 		       uint32_t retry_after_us);
-
-/* After all completions of a turn: moves the futex words, one fence, then wakes the lanes that sleep. */
-void completion_announce(struct broker *broker);
 
 #endif /* BROKER_COMPLETION_H */

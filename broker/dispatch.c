@@ -7,7 +7,7 @@
  */
 #include "broker/dispatch.h"
 #include "broker/output.h"
-#include "broker/policy/batch.h"
+#include "broker/policy/timing.h"
 #include <linux/futex.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -49,7 +49,7 @@ struct model *dispatch_pick_model(struct broker *broker, bool full)
 	return NULL;
 }
 
-static void write_entry(struct inf_batch_entry *entry, const struct job *job, const struct queue_part *part,
+static void write_entry(struct inf_batch_entry *entry, const struct job *job, const struct batch_part *part,
 			uint32_t ext_idx)
 {
 	const struct output *output = &job->session->outputs[job->out_idx];
@@ -79,7 +79,7 @@ static void wake(struct instance *instance, struct inf_batch_slot *slot)
 }
 
 uint32_t dispatch_batch(struct broker *broker, struct instance *instance, struct model *model,
-			const struct queue_part *parts, uint32_t n_parts)
+			const struct batch_part *parts, uint32_t n_parts)
 {
 	uint32_t at = (uint32_t)(instance->tail % INF_BATCHES), n_ext = 0, n_rows = 0, n = 0;
 	struct inf_batch_slot *slot = &instance->dispatch->slots[at];
@@ -108,7 +108,7 @@ uint32_t dispatch_batch(struct broker *broker, struct instance *instance, struct
 	batch->n_parts = n;
 	batch->n_rows = n_rows;
 	batch->dispatched_ns = broker->now_ns;
-	batch->predicted_ns = batch_time_ns(model->time_ns, n_rows);
+	batch->predicted_ns = timing_predict_ns(model->time_ns, n_rows);
 	model->rows_running += n_rows;
 	broker->n_running++;
 

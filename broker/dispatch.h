@@ -18,11 +18,11 @@ struct model *dispatch_pick_model(struct broker *broker, bool full);
  * That the instance has mapped every region a part names follows from the order of messages: ATTACH goes out before the
  * session may submit, and after a restart before the models are loaded again.
  *
- * Publishes a batch and wakes the instance if it sleeps. Parts are structs queue_part whose items are jobs of this
+ * Publishes a batch and wakes the instance if it sleeps. Parts are struct batch_part whose items are jobs of this
  * model with blocks in their handle's present pool. Returns how many parts went in: fewer than n_parts where their
  * extension tensors have no room in one batch.
  */
 uint32_t dispatch_batch(struct broker *broker, struct instance *instance, struct model *model,
-			const struct queue_part *parts, uint32_t n_parts);
+			const struct batch_part *parts, uint32_t n_parts);
 
 #endif /* BROKER_DISPATCH_H */

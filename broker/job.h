@@ -20,7 +20,7 @@
 #define BROKER_JOB_H
 
 #include "broker/loop.h"
-#include "broker/policy/queue.h"
+#include "broker/policy/batch.h"
 #include "shm/check.h"
 #include "shm/control.h"
 #include "shm/lane.h"
@@ -231,7 +231,7 @@ struct batch {
 	uint64_t predicted_ns;
 	uint32_t n_parts;
 	uint32_t n_rows;
-	struct queue_part parts[PARTS_MAX]; /* parts[i].item is a struct job */
+	struct batch_part parts[PARTS_MAX]; /* parts[i].item is a struct job */
 };
 
 struct instance {

@@ -12,7 +12,7 @@
 #include "broker/listener.h"
 #include "broker/log.h"
 #include "broker/loop.h"
-#include "broker/notify.h"
+#include "broker/sd_notify.h"
 #include "broker/pipeline.h"
 #include "broker/registry.h"
 #include "broker/session.h"
@@ -55,7 +55,7 @@ static void drain(struct broker *broker)
 {
 	log_line("draining: %" PRIu32 " requests in flight; a second signal stops at once",
 		 broker->n_jobs);
-	notify_send("STOPPING=1\nSTATUS=finishing what is in flight");
+	sd_notify_send("STOPPING=1\nSTATUS=finishing what is in flight");
 	broker->draining = true;
 }
 
@@ -128,7 +128,7 @@ static void ready_tell(const struct broker *broker)
 	log_line("listening at %s (%s, wake %" PRIu32 " ns)", listener_path(),
 		 loop_name(broker->loop), broker->wake_ns);
 	snprintf(state, sizeof(state), "READY=1\nSTATUS=listening at %s", listener_path());
-	if (notify_send(state) < 0)
+	if (sd_notify_send(state) < 0)
 		log_line("NOTIFY_SOCKET does not take the readiness message");
 }
 
@@ -149,7 +149,7 @@ static int serve(struct broker *broker)
 		log_line("the %s loop failed: %s; try --loop=epoll", loop_name(broker->loop),
 			 strerror(-r));
 	if (!broker->draining)
-		notify_send("STOPPING=1");
+		sd_notify_send("STOPPING=1");
 	session_free_all(broker);
 	supervisor_stop(broker);
 	stats_close(broker);

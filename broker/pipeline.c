@@ -3,7 +3,7 @@
  * pipeline.c - the way of a request through the front, from slot to slot. Hot file.
  *
  *	submission slot ─ accept() ─► job in its model's queue ─ dispatch() ─► batch in a dispatch region
- *	completion slot ◄─ completion_announce() ◄─ finish() ◄─ collect() ◄─ done region
+ *	completion slot ◄─ wake_clients() ◄─ finish() ◄─ collect() ◄─ done region
  *
  * One turn does all of that once for everything that is there, without a system call where nobody sleeps. When turns find
  * nothing, the front spins for about the cost of a wake-up (pausing while nothing is dispatched, yielding once something
@@ -23,11 +23,13 @@
 #include "broker/loop.h"
 #include "broker/output.h"
 #include "broker/policy/batch.h"
+#include "broker/policy/timing.h"
 #include "broker/recovery.h"
 #include "broker/robust.h"
 #include "broker/session.h"
 #include "broker/stats.h"
 #include "broker/supervisor.h"
+#include "broker/wake.h"
 #include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
@@ -109,9 +111,9 @@ static bool admit(struct broker *broker, struct job *job)
 static bool form_batch(struct broker *broker, struct instance *instance, struct model *model, struct queue *queue,
 		       uint32_t rows_max, uint32_t n_parts_max)
 {
-	struct queue_part taken[PARTS_MAX], parts[PARTS_MAX];
+	struct batch_part taken[PARTS_MAX], parts[PARTS_MAX];
 	bool split = model->signature.flags & INF_SIG_BATCHABLE;
-	uint32_t n_taken = queue_take(queue, rows_max, split, taken, n_parts_max);
+	uint32_t n_taken = batch_take(queue, rows_max, split, taken, n_parts_max);
 	uint32_t n = 0, n_in;
 
 	for (uint32_t i = 0; i < n_taken; i++)
@@ -124,7 +126,7 @@ static bool form_batch(struct broker *broker, struct instance *instance, struct 
 		struct job *job = (struct job *)parts[--n].item;
 		bool suspect = queue == &broker->suspects;
 
-		queue_untake(queue, suspect ? &broker->suspect_client : &job->handle->client, &parts[n]);
+		batch_untake(queue, suspect ? &broker->suspect_client : &job->handle->client, &parts[n]);
 	}
 	return true;
 }
@@ -166,15 +168,15 @@ static void learn(struct broker *broker, struct model *model, uint32_t rows, uin
 	model->stats->n_batches++;
 	model->stats->n_rows += rows;
 	broker->executor.n_deaths_in_row = 0;
-	batch_learn(model->time_ns, rows, took_ns);
+	timing_learn(model->time_ns, rows, took_ns);
 	if (++model->n_learned % LEARN_PER_RELAX == 0) {
-		batch_relax(model->time_ns, model->base_ns);
-		model->batch_best = batch_best(model->time_ns, model->signature.batch_max);
+		timing_relax(model->time_ns, model->base_ns);
+		model->batch_best = timing_best_rows(model->time_ns, model->signature.batch_max);
 	}
 }
 
 /* One part of a job has ended; the last part ends the job. */
-static void finish(struct broker *broker, const struct queue_part *part, enum inf_status status)
+static void finish(struct broker *broker, const struct batch_part *part, enum inf_status status)
 {
 	struct job *job = (struct job *)part->item;
 
@@ -240,7 +242,7 @@ static uint32_t turn(struct broker *broker)
 
 	n += accept(broker);
 	dispatch(broker);
-	completion_announce(broker);
+	wake_clients(broker);
 	return n;
 }
 
@@ -422,7 +424,7 @@ void pipeline_executor_died(struct broker *broker)
 			collect_instance(broker, instance);
 	}
 	recovery_executor_died(broker);
-	completion_announce(broker);
+	wake_clients(broker);
 }
 
 void pipeline_executor_unavailable(struct broker *broker)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* recovery.c - see recovery.h. Called when something dies; only recovery_end_job() and the cancel check are hot. */
 #include "broker/recovery.h"
+#include "broker/wake.h"
 #include "broker/collect.h"
 #include "broker/completion.h"
 #include "broker/config.h"
@@ -163,7 +164,7 @@ static void lose(struct broker *broker, struct job *job)
 void recovery_no_executor(struct broker *broker)
 {
 	each_job(broker, lose);
-	completion_announce(broker);
+	wake_clients(broker);
 }
 
 /* --- new pools, new models ------------------------------------------------------------------------ */
@@ -223,5 +224,5 @@ void recovery_drop_model(struct broker *broker, struct model *model, enum inf_st
 			}
 		}
 	}
-	completion_announce(broker);
+	wake_clients(broker);
 }

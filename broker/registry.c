@@ -24,7 +24,7 @@
 #include "broker/config.h"
 #include "broker/log.h"
 #include "broker/pipeline.h"
-#include "broker/policy/batch.h"
+#include "broker/policy/timing.h"
 #include "broker/session.h"
 #include "broker/supervisor.h"
 #include "shm/signature.h"
@@ -525,12 +525,12 @@ static void take_times(struct model *model, const uint64_t time_ns[INF_CTL_BUCKE
 		model->base_ns[i] = 1u << i <= model->signature.batch_max ? time_ns[i] : 0;
 	memcpy(model->time_ns, model->base_ns, sizeof(model->time_ns));
 	model->n_learned = 0;
-	model->batch_best = batch_best(model->time_ns, model->signature.batch_max);
+	model->batch_best = timing_best_rows(model->time_ns, model->signature.batch_max);
 }
 
 static void log_ready(const struct model *model)
 {
-	uint64_t best_ns = batch_time_ns(model->time_ns, model->batch_best);
+	uint64_t best_ns = timing_predict_ns(model->time_ns, model->batch_best);
 
 	log_line("model %s (version %" PRIu32
 		 ") is ready: one row takes %.3f ms, best batch %" PRIu32 " (%.1f rows/s)",

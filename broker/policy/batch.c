@@ -1,71 +1,59 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* batch.c - arithmetic on t[b]. */
+/* batch.c - round robin over clients, so that each adds one request before any adds a second. */
 #include "broker/policy/batch.h"
-#include <stdbool.h>
+#include <stddef.h>
 
-uint64_t batch_time_ns(const uint64_t time_ns[BATCH_BUCKETS], uint32_t rows)
+/* Takes rows of the head item; the item leaves the queue with its last row. */
+static uint32_t take_rows(struct queue *queue, struct queue_item *item, uint32_t room)
 {
-	uint32_t below = 0, above = 0;
+	uint32_t rows = item->rows - item->first;
 
-	for (uint32_t i = 0; i < BATCH_BUCKETS; i++) {
-		uint32_t size = 1u << i;
-
-		if (!time_ns[i])
-			continue;
-		if (size <= rows)
-			below = size;
-		if (size >= rows && !above)
-			above = size;
+	if (rows <= room) {
+		queue_remove(queue, item);
+		item->first = item->rows;
+		return rows;
 	}
-	if (!below && !above)
-		return 0;
-	if (!below)
-		return time_ns[__builtin_ctz(above)];
-	if (!above) /* past the last bucket: in proportion */
-		return time_ns[__builtin_ctz(below)] * rows / below;
-	if (above == below)
-		return time_ns[__builtin_ctz(below)];
-
-	int64_t low = (int64_t)time_ns[__builtin_ctz(below)];
-	int64_t high = (int64_t)time_ns[__builtin_ctz(above)];
-
-	return (uint64_t)(low + (high - low) * (int64_t)(rows - below) / (int64_t)(above - below));
+	item->first += room;
+	item->client->rows -= room;
+	queue->rows -= room;
+	return room;
 }
 
-uint32_t batch_best(const uint64_t time_ns[BATCH_BUCKETS], uint32_t rows_max)
+uint32_t batch_take(struct queue *queue, uint32_t rows_max, bool split, struct batch_part *ret_parts,
+		    uint32_t n_parts_max)
 {
-	double best_rate = 0;
+	uint32_t n = 0, room = rows_max;
 
-	for (uint32_t i = 0; i < BATCH_BUCKETS && 1u << i <= rows_max; i++)
-		if (time_ns[i] && (double)(1u << i) / (double)time_ns[i] > best_rate)
-			best_rate = (double)(1u << i) / (double)time_ns[i];
-	for (uint32_t i = 0; i < BATCH_BUCKETS && 1u << i <= rows_max; i++)
-		if (time_ns[i] && (double)(1u << i) / (double)time_ns[i] >= 0.97 * best_rate)
-			return 1u << i;
-	return rows_max;
+	while (queue->turn && n < n_parts_max && room) {
+		struct queue_client *client = queue->turn;
+		struct queue_item *item = client->head;
+
+		/* What is larger than an empty batch must be split all the same, else it would wait for ever. */
+		if (!split && item->rows - item->first > room && n > 0)
+			break;
+		ret_parts[n].item = item;
+		ret_parts[n].first = item->first;
+		ret_parts[n].rows = take_rows(queue, item, room);
+		room -= ret_parts[n].rows;
+		n++;
+		if (queue->turn == client)
+			queue->turn = client->next;
+	}
+	return n;
 }
 
-void batch_learn(uint64_t time_ns[BATCH_BUCKETS], uint32_t rows, uint64_t took_ns)
+void batch_untake(struct queue *queue, struct queue_client *client, const struct batch_part *part)
 {
-	if (!rows || rows & (rows - 1) || rows >= 1u << BATCH_BUCKETS)
+	struct queue_item *item = part->item;
+
+	if (item->client) { /* its later rows still wait */
+		uint32_t rows = item->first - part->first;
+
+		item->first = part->first;
+		client->rows += rows;
+		queue->rows += rows;
 		return;
-
-	uint64_t *time = &time_ns[__builtin_ctz(rows)];
-
-	if (!*time)
-		*time = took_ns;
-	else if (took_ns > *time)
-		*time += (took_ns - *time) / 4;
-	else
-		*time -= (*time - took_ns) / 16;
-}
-
-void batch_relax(uint64_t time_ns[BATCH_BUCKETS], const uint64_t base_ns[BATCH_BUCKETS])
-{
-	for (uint32_t i = 0; i < BATCH_BUCKETS; i++) {
-		if (time_ns[i] > base_ns[i])
-			time_ns[i] -= (time_ns[i] - base_ns[i]) / 8;
-		else
-			time_ns[i] += (base_ns[i] - time_ns[i]) / 8;
 	}
+	item->first = part->first;
+	queue_push_front(queue, client, item);
 }

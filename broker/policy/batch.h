@@ -1,34 +1,32 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * batch.h - how many rows a batch should have: from the measured times t[b]. Pure code.
+ * batch.h - which of the waiting rows make the next batch. Pure code.
  *
- * Work is pulled: an instance that is free takes what is queued, at once, up to the batch size with the
- * best measured rate. There is no timer and no wish to wait: under load a queue forms while the instance
- * computes, and the next batch is that queue. For a model that batching does not help, the best size is 1.
+ * One request from each client in turn (round robin), so that a client with a deep queue delays
+ * nobody else by more than one request per turn. A request of many rows may be taken in parts. How
+ * many rows there should be is timing.h's matter.
  */
 #ifndef BROKER_POLICY_BATCH_H
 #define BROKER_POLICY_BATCH_H
 
-#include <stdint.h>
+#include "broker/policy/queue.h"
 
-#define BATCH_BUCKETS 9u /* 1, 2, 4, ... 256 rows */
-
-/* Predicted time of `rows` rows: linear between buckets; 0 where nothing was measured. */
-uint64_t batch_time_ns(const uint64_t time_ns[BATCH_BUCKETS], uint32_t rows);
-
-/*
- * The smallest measured size whose rate is within 3 % of the best (a smaller batch is as fast and answers
- * sooner), at most rows_max; rows_max where nothing was measured.
- */
-uint32_t batch_best(const uint64_t time_ns[BATCH_BUCKETS], uint32_t rows_max);
-
-/* Moves t[b] of the bucket that `rows` falls on exactly: up by 1/4, down by 1/16 (errs high). */
-void batch_learn(uint64_t time_ns[BATCH_BUCKETS], uint32_t rows, uint64_t took_ns);
+/* Some rows of one item, as taken for a batch. */
+struct batch_part {
+	struct queue_item *item;
+	uint32_t first;
+	uint32_t rows;
+};
 
 /*
- * Moves every t[b] an eighth of the way back to what warm-up measured: a size that looked slow once, and so is
- * not used any more, gets another chance.
+ * Takes up to rows_max rows into at most n_parts_max parts. An item whose last row was taken has left the
+ * queue. `split` = an item may be taken in part; without it only an item that is larger than a whole batch is.
+ * Returns the number of parts.
  */
-void batch_relax(uint64_t time_ns[BATCH_BUCKETS], const uint64_t base_ns[BATCH_BUCKETS]);
+uint32_t batch_take(struct queue *queue, uint32_t rows_max, bool split, struct batch_part *ret_parts,
+		    uint32_t n_parts_max);
+
+/* Undoes the taking of an item's last part, for a batch that had no room for it after all. */
+void batch_untake(struct queue *queue, struct queue_client *client, const struct batch_part *part);
 
 #endif /* BROKER_POLICY_BATCH_H */

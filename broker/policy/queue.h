@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * queue.h - what waits for one model, and what goes into the next batch. Pure code: no clock, no I/O, no
- * allocation, no knowledge of sessions or executors; the simulator links the same objects.
+ * queue.h - what waits for one model. Pure code: no clock, no I/O, no allocation, no knowledge of
+ * sessions or executors; the simulator links the same objects.
  *
- * Each client has a FIFO of its own per model; clients that have something stand in a ring. A batch takes
- * one request from each client in turn (round robin), so that a client with a deep queue delays nobody
- * else by more than one request per turn. A request of many rows may be taken in parts.
+ * Each client has a FIFO of its own per model; clients that have something stand in a ring, which
+ * batch.h takes from in turn.
  */
 #ifndef BROKER_POLICY_QUEUE_H
 #define BROKER_POLICY_QUEUE_H
@@ -34,13 +33,6 @@ struct queue {
 	uint64_t n_items;
 };
 
-/* Some rows of one item, as taken for a batch. */
-struct queue_part {
-	struct queue_item *item;
-	uint32_t first;
-	uint32_t rows;
-};
-
 static inline bool queue_is_empty(const struct queue *queue)
 {
 	return !queue->turn;
@@ -54,16 +46,5 @@ void queue_push_front(struct queue *queue, struct queue_client *client, struct q
 
 /* Removes an item wherever it stands; nothing where it is not queued. */
 void queue_remove(struct queue *queue, struct queue_item *item);
-
-/*
- * Takes up to rows_max rows into at most n_parts_max parts. An item whose last row was taken has left the
- * queue. `split` = an item may be taken in part; without it only an item that is larger than a whole batch is.
- * Returns the number of parts.
- */
-uint32_t queue_take(struct queue *queue, uint32_t rows_max, bool split, struct queue_part *ret_parts,
-		    uint32_t n_parts_max);
-
-/* Undoes the taking of an item's last part, for a batch that had no room for it after all. */
-void queue_untake(struct queue *queue, struct queue_client *client, const struct queue_part *part);
 
 #endif /* BROKER_POLICY_QUEUE_H */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_policy_queue.c - round robin, splitting, removal: against the rules written in queue.h. */
-#include "broker/policy/queue.h"
+#include "broker/policy/batch.h"
 #include <check.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,20 +29,20 @@ static struct queue_item *push(unsigned int item, unsigned int client, uint32_t 
 
 START_TEST(turns)
 {
-	struct queue_part parts[8];
+	struct batch_part parts[8];
 
 	for (unsigned int i = 0; i < 6; i++)
 		push(i, 0, 1);
 	push(6, 1, 1);
 	push(7, 2, 1);
 	/* One of each client in turn, although client 0 came first with six. */
-	ck_assert_uint_eq(queue_take(&queue, 4, true, parts, 8), 4);
+	ck_assert_uint_eq(batch_take(&queue, 4, true, parts, 8), 4);
 	ck_assert_ptr_eq(parts[0].item, &items[0]);
 	ck_assert_ptr_eq(parts[1].item, &items[6]);
 	ck_assert_ptr_eq(parts[2].item, &items[7]);
 	ck_assert_ptr_eq(parts[3].item, &items[1]);
 	ck_assert_uint_eq(queue.rows, 4);
-	ck_assert_uint_eq(queue_take(&queue, 100, true, parts, 8), 4);
+	ck_assert_uint_eq(batch_take(&queue, 100, true, parts, 8), 4);
 	ck_assert(queue_is_empty(&queue));
 	ck_assert_uint_eq(queue.n_items, 0);
 }
@@ -50,17 +50,17 @@ END_TEST
 
 START_TEST(split)
 {
-	struct queue_part parts[8];
+	struct batch_part parts[8];
 	struct queue_item *item = push(0, 0, 10);
 
-	ck_assert_uint_eq(queue_take(&queue, 4, true, parts, 8), 1);
+	ck_assert_uint_eq(batch_take(&queue, 4, true, parts, 8), 1);
 	ck_assert_uint_eq(parts[0].first, 0);
 	ck_assert_uint_eq(parts[0].rows, 4);
 	ck_assert_uint_eq(item->first, 4);
-	ck_assert_uint_eq(queue_take(&queue, 4, true, parts, 8), 1);
+	ck_assert_uint_eq(batch_take(&queue, 4, true, parts, 8), 1);
 	ck_assert_uint_eq(parts[0].first, 4);
 	ck_assert_uint_eq(queue.rows, 2);
-	ck_assert_uint_eq(queue_take(&queue, 4, true, parts, 8), 1);
+	ck_assert_uint_eq(batch_take(&queue, 4, true, parts, 8), 1);
 	ck_assert_uint_eq(parts[0].first, 8);
 	ck_assert_uint_eq(parts[0].rows, 2);
 	ck_assert_ptr_null(item->client);
@@ -69,30 +69,30 @@ END_TEST
 
 START_TEST(whole)
 {
-	struct queue_part parts[8];
+	struct batch_part parts[8];
 
 	push(0, 0, 3);
 	push(1, 1, 3);
 	/* Without splitting the second does not fit beside the first ... */
-	ck_assert_uint_eq(queue_take(&queue, 4, false, parts, 8), 1);
+	ck_assert_uint_eq(batch_take(&queue, 4, false, parts, 8), 1);
 	ck_assert_uint_eq(parts[0].rows, 3);
-	ck_assert_uint_eq(queue_take(&queue, 4, false, parts, 8), 1);
+	ck_assert_uint_eq(batch_take(&queue, 4, false, parts, 8), 1);
 	/* ... and one that is larger than any batch is split all the same. */
 	push(2, 0, 9);
-	ck_assert_uint_eq(queue_take(&queue, 4, false, parts, 8), 1);
+	ck_assert_uint_eq(batch_take(&queue, 4, false, parts, 8), 1);
 	ck_assert_uint_eq(parts[0].rows, 4);
 }
 END_TEST
 
 START_TEST(untake)
 {
-	struct queue_part parts[8];
+	struct batch_part parts[8];
 
 	push(0, 0, 2);
 	push(1, 1, 10);
-	ck_assert_uint_eq(queue_take(&queue, 6, true, parts, 8), 2);
-	queue_untake(&queue, &clients[1], &parts[1]); /* its rest is still queued */
-	queue_untake(&queue, &clients[0], &parts[0]); /* it had left */
+	ck_assert_uint_eq(batch_take(&queue, 6, true, parts, 8), 2);
+	batch_untake(&queue, &clients[1], &parts[1]); /* its rest is still queued */
+	batch_untake(&queue, &clients[0], &parts[0]); /* it had left */
 	ck_assert_uint_eq(queue.rows, 12);
 	ck_assert_uint_eq(queue.n_items, 2);
 	ck_assert_uint_eq(items[0].first, 0);
@@ -103,7 +103,7 @@ END_TEST
 /* Random operations against a plain count; every row comes out exactly once, in order within its client. */
 START_TEST(random_walk)
 {
-	struct queue_part parts[8];
+	struct batch_part parts[8];
 	uint32_t next_row[N_ITEMS];
 	uint64_t rows = 0;
 	unsigned int seed = 1;
@@ -126,7 +126,7 @@ START_TEST(random_walk)
 			queue_remove(&queue, &items[at]);
 			break;
 		case 3: {
-			uint32_t n = queue_take(&queue, 1 + (uint32_t)rand_r(&seed) % 12, rand_r(&seed) & 1, parts, 8);
+			uint32_t n = batch_take(&queue, 1 + (uint32_t)rand_r(&seed) % 12, rand_r(&seed) & 1, parts, 8);
 
 			for (uint32_t i = 0; i < n; i++) {
 				size_t k = (size_t)(parts[i].item - items);

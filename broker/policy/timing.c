@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* timing.c - arithmetic on t[b]. */
+#include "broker/policy/timing.h"
+#include <stdbool.h>
+
+uint64_t timing_predict_ns(const uint64_t time_ns[TIMING_BUCKETS], uint32_t rows)
+{
+	uint32_t below = 0, above = 0;
+
+	for (uint32_t i = 0; i < TIMING_BUCKETS; i++) {
+		uint32_t size = 1u << i;
+
+		if (!time_ns[i])
+			continue;
+		if (size <= rows)
+			below = size;
+		if (size >= rows && !above)
+			above = size;
+	}
+	if (!below && !above)
+		return 0;
+	if (!below)
+		return time_ns[__builtin_ctz(above)];
+	if (!above) /* past the last bucket: in proportion */
+		return time_ns[__builtin_ctz(below)] * rows / below;
+	if (above == below)
+		return time_ns[__builtin_ctz(below)];
+
+	int64_t low = (int64_t)time_ns[__builtin_ctz(below)];
+	int64_t high = (int64_t)time_ns[__builtin_ctz(above)];
+
+	return (uint64_t)(low + (high - low) * (int64_t)(rows - below) / (int64_t)(above - below));
+}
+
+uint32_t timing_best_rows(const uint64_t time_ns[TIMING_BUCKETS], uint32_t rows_max)
+{
+	double best_rate = 0;
+
+	for (uint32_t i = 0; i < TIMING_BUCKETS && 1u << i <= rows_max; i++)
+		if (time_ns[i] && (double)(1u << i) / (double)time_ns[i] > best_rate)
+			best_rate = (double)(1u << i) / (double)time_ns[i];
+	for (uint32_t i = 0; i < TIMING_BUCKETS && 1u << i <= rows_max; i++)
+		if (time_ns[i] && (double)(1u << i) / (double)time_ns[i] >= 0.97 * best_rate)
+			return 1u << i;
+	return rows_max;
+}
+
+void timing_learn(uint64_t time_ns[TIMING_BUCKETS], uint32_t rows, uint64_t took_ns)
+{
+	if (!rows || rows & (rows - 1) || rows >= 1u << TIMING_BUCKETS)
+		return;
+
+	uint64_t *time = &time_ns[__builtin_ctz(rows)];
+
+	if (!*time)
+		*time = took_ns;
+	else if (took_ns > *time)
+		*time += (took_ns - *time) / 4;
+	else
+		*time -= (*time - took_ns) / 16;
+}
+
+void timing_relax(uint64_t time_ns[TIMING_BUCKETS], const uint64_t base_ns[TIMING_BUCKETS])
+{
+	for (uint32_t i = 0; i < TIMING_BUCKETS; i++) {
+		if (time_ns[i] > base_ns[i])
+			time_ns[i] -= (time_ns[i] - base_ns[i]) / 8;
+		else
+			time_ns[i] += (base_ns[i] - time_ns[i]) / 8;
+	}
+}

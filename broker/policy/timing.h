@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * timing.h - how many rows a batch should have: from the measured times t[b]. Pure code.
+ *
+ * Work is pulled: an instance that is free takes what is queued, at once, up to the batch size with the
+ * best measured rate. There is no timer and no wish to wait: under load a queue forms while the instance
+ * computes, and the next batch is that queue. For a model that batching does not help, the best size is 1.
+ */
+#ifndef BROKER_POLICY_TIMING_H
+#define BROKER_POLICY_TIMING_H
+
+#include <stdint.h>
+
+#define TIMING_BUCKETS 9u /* 1, 2, 4, ... 256 rows */
+
+/* Predicted time of `rows` rows: linear between buckets; 0 where nothing was measured. */
+uint64_t timing_predict_ns(const uint64_t time_ns[TIMING_BUCKETS], uint32_t rows);
+
+/*
+ * The smallest measured size whose rate is within 3 % of the best (a smaller batch is as fast and answers
+ * sooner), at most rows_max; rows_max where nothing was measured.
+ */
+uint32_t timing_best_rows(const uint64_t time_ns[TIMING_BUCKETS], uint32_t rows_max);
+
+/* Moves t[b] of the bucket that `rows` falls on exactly: up by 1/4, down by 1/16 (errs high). */
+void timing_learn(uint64_t time_ns[TIMING_BUCKETS], uint32_t rows, uint64_t took_ns);
+
+/*
+ * Moves every t[b] an eighth of the way back to what warm-up measured: a size that looked slow once, and so is
+ * not used any more, gets another chance.
+ */
+void timing_relax(uint64_t time_ns[TIMING_BUCKETS], const uint64_t base_ns[TIMING_BUCKETS]);
+
+#endif /* BROKER_POLICY_TIMING_H */

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * wake.c - wakes the clients that sleep on completions. Hot file.
+ *
+ * All completions of a turn are published before the first wake-up, so that a client that wakes
+ * finds everything. A lane that does not sleep costs no system call. One futex word per lane: a
+ * word that two sessions shared would let a holder of a read-only mapping requeue the other's
+ * waiters away.
+ */
+#include "broker/wake.h"
+#include <limits.h>
+#include <linux/futex.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static void wake_lane(struct broker *broker, struct lane *lane)
+{
+	struct inf_response_lane *response = &lane->session->response->lanes[lane->idx];
+	const struct inf_request_lane *request = &lane->session->request->lanes[lane->idx];
+
+	if (inf_load32(&request->parked.v)) {
+		broker->stats->n_wakes++;
+		/* Everybody: any thread of the client may wait for any request. FUTEX_WAKE never blocks. */
+		syscall(SYS_futex, &response->cq_word.v, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+	}
+	/* A hint for event loops: a full socket already says it. */
+	if (lane->event_fd >= 0 && inf_load32(&request->event.v))
+		(void)!send(lane->event_fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+void wake_clients(struct broker *broker)
+{
+	if (!broker->n_dirty)
+		return;
+	for (uint32_t i = 0; i < broker->n_dirty; i++)
+		inf_cq_bump(&broker->dirty[i]->cq);
+	/* The slots and words before our look at `parked`; pairs with the client's fence between parked and the slot. */
+	inf_fence(INF_FENCE_FRONT_COMPLETE);
+	for (uint32_t i = 0; i < broker->n_dirty; i++) {
+		wake_lane(broker, broker->dirty[i]);
+		broker->dirty[i]->dirty = false;
+	}
+	broker->n_dirty = 0;
+}
