@@ -109,7 +109,7 @@ bad_option() { # REGEX OPTION...
 	local regex=$1
 	shift
 	says "bad options: $*" 1 "$regex" "$BUILD/infbroker" --builtin --socket "$RUN/never" "$@"
-	check "one line: $*" [ "$(wc -l <"$RUN/said")" -eq 1 ]
+	check "the error and where to look: $*" [ "$(wc -l <"$RUN/said")" -le 2 ]
 }
 bad_option 'sockt' --sockt x
 bad_option 'infbroker:.*stray' stray
@@ -226,18 +226,18 @@ for n in 10 16 24 40 64 96 103 104 110 128 256; do
 	kill -KILL "$LAST" 2>/dev/null
 done
 
-# More clients than it has descriptors for: they wait, and when they go it serves again.
+# More clients than it has descriptors for: they are told so, and when some go it serves again.
 (ulimit -n 128 && exec "$BUILD/infbroker" --builtin --socket "$SOCKET" 2>"$RUN/log") &
 crowded=$!
 BACKGROUND+=("$crowded")
 check "it starts with 128 descriptors" within 20 answers "$SOCKET"
 crowd=()
-for i in $(seq 16); do
+for i in $(seq 64); do
 	background "$BUILD/tests/ask" identity < <(exec tail -f /dev/null) >"$RUN/crowd.$i" 2>&1
 	crowd+=("$LAST")
 done
-check "more clients than descriptors: it says so" within 20 log_says 'out of file descriptors.*RLIMIT_NOFILE'
-for pid in "${crowd[@]}"; do kill -KILL "$pid"; done
+check "more clients than descriptors: it says so" within 20 log_says 'Too many open files'
+for pid in "${crowd[@]}"; do kill -KILL "$pid" 2>/dev/null; done
 check "and serves again when they are gone" within 20 answers "$SOCKET"
 LAST=$crowded
 check "it ends" stop_last
@@ -271,7 +271,7 @@ for fd in range(3, 3 + int(n_sockets)):
         os.dup2(listener.fileno(), fd)
     os.set_inheritable(fd, True)
 os.environ.update(LISTEN_FDS=n_sockets, LISTEN_PID=pid if pid != "own" else str(os.getpid()))
-os.execv(command[0], command)
+os.execvp(command[0], command)
 PYTHON
 hand_over() { python3 "$RUN/hand_over" "$SOCKET" "$@"; }
 says "LISTEN_FDS with two sockets" 1 'LISTEN_FDS hands over 2 sockets, one is needed' \
@@ -318,10 +318,11 @@ kill -KILL "$notified"
 # A request is on its way when the executor is stopped: the end must wait for it.
 converse() { # MODEL: a client that does what it reads from fd 7
 	mkfifo "$RUN/orders.$1"
-	background "$BUILD/tests/ask" "$1" <"$RUN/orders.$1" >"$RUN/heard.$1" 2>&1
-	exec 7>"$RUN/orders.$1"
+	exec 7<>"$RUN/orders.$1" # both ends: opening one would wait for the other
+	background "$BUILD/tests/ask" "$1" <"$RUN/orders.$1" >"$RUN/heard.$1" 2>&1 7>&-
 	within 10 grep -q open "$RUN/heard.$1"
 }
+all_stopped() { ! grep -h '^State' /proc/"$1"/task/*/status | grep -qv stopped; }
 is_draining() { "$CTL" status -j | grep -q '"draining": *true'; }
 for signal in TERM INT; do
 	broker_start --builtin || { not_ok "start"; finish; }
@@ -330,6 +331,7 @@ for signal in TERM INT; do
 	client=$LAST
 	executor=$(executor_pid)
 	kill -STOP "$executor"
+	check "the executor is stopped" within 10 all_stopped "$executor"
 	echo 3 >&7
 	check "its request is submitted" within 10 grep -q submitted "$RUN/heard.identity"
 	check "and in flight" within 10 bash -c "'$CTL' status -j | tr -d '\n ' | grep -q '\"jobs_max\":{[^}]*\"used\":1'"

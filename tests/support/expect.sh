@@ -59,7 +59,7 @@ json() {
 }
 
 background() {
-	"$@" &
+	"$@" <&0 & # else its standard input would be /dev/null
 	LAST=$!
 	BACKGROUND+=("$LAST")
 }

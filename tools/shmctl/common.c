@@ -103,6 +103,7 @@ static enum exit_status exit_status_of(int error)
 {
 	switch (error) {
 	case -ENOENT:
+	case -ENOTDIR:
 	case -ECONNREFUSED:
 		return EXIT_NOT_RUNNING;
 	case -EACCES:

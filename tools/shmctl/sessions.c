@@ -10,6 +10,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 struct listing {
 	json_t *json; /* NULL = lines for people */
@@ -70,13 +71,29 @@ static int show_user(struct listing *listing, const char *path)
 	return 0;
 }
 
+/* All that may be read. Where the folder cannot be listed the user's own file is still known by name. */
+static void show_users(struct listing *listing, const char *socket_path)
+{
+	char own[PATH_MAX + 32], pattern[PATH_MAX + 32];
+	glob_t files;
+
+	snprintf(own, sizeof(own), "%s.stats.%u", socket_path, (unsigned int)geteuid());
+	snprintf(pattern, sizeof(pattern), "%s.stats.[0-9]*", socket_path);
+	if (glob(pattern, 0, NULL, &files) != 0) {
+		show_user(listing, own);
+		return;
+	}
+	for (size_t i = 0; i < files.gl_pathc; i++)
+		show_user(listing, files.gl_pathv[i]);
+	globfree(&files);
+}
+
 static int run(const struct options *options, int argc, char **argv)
 {
 	const struct inf_stats_public *stats;
 	struct listing listing = { 0 };
-	char path[PATH_MAX], pattern[PATH_MAX + 16];
+	char path[PATH_MAX];
 	uint64_t n_all, n_hidden;
-	glob_t files;
 	int r;
 
 	if (argc > 1)
@@ -90,12 +107,7 @@ static int run(const struct options *options, int argc, char **argv)
 	if (options->json)
 		listing.json = json_array();
 	n_all = inf_load64(&stats->n_sessions);
-	snprintf(pattern, sizeof(pattern), "%s.stats.[0-9]*", path);
-	if (glob(pattern, 0, NULL, &files) == 0) {
-		for (size_t i = 0; i < files.gl_pathc; i++)
-			show_user(&listing, files.gl_pathv[i]);
-		globfree(&files);
-	}
+	show_users(&listing, path);
 	n_hidden = n_all > listing.n_shown ? n_all - listing.n_shown : 0;
 	if (options->json)
 		return print_json(options, "sessions",

@@ -18,9 +18,11 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
-#define PLACES_MAX 2
+#define PLACES_MAX	2
+#define SOCKET_PATH_MAX (sizeof(((struct sockaddr_un *)0)->sun_path) - 1)
 
 /* Where a socket may be, in the library's order. */
 static unsigned int places(const struct options *options, char paths[PLACES_MAX][PATH_MAX])
@@ -103,11 +105,28 @@ const struct inf_stats_public *stats_open(const struct options *options, char *r
 {
 	char paths[PLACES_MAX][PATH_MAX];
 	const struct inf_stats_public *stats = NULL;
+	struct stat status;
 	int r = find(options, ret_path, &stats);
 
 	if (!r)
 		return stats;
+	if (places(options, paths) == 1 && strlen(paths[0]) > SOCKET_PATH_MAX)
+		r = -ENAMETOOLONG;
+	for (unsigned int i = 0; r == -ENOENT && i < places(options, paths); i++)
+		if (stat(paths[i], &status) == 0 && S_ISSOCK(status.st_mode)) {
+			*ret_status = fail(
+				options, EXIT_UNHEALTHY,
+				"there is a socket at %s, but no statistics file beside it; the "
+				"broker's log says why",
+				paths[i]);
+			return NULL;
+		}
 	switch (r) {
+	case -ENAMETOOLONG:
+		*ret_status =
+			fail(options, EXIT_UNHEALTHY, "%s: a socket's path has at most %zu bytes",
+			     paths[0], SOCKET_PATH_MAX);
+		break;
 	case -ENOENT:
 	case -ENOTDIR:
 		r = places(options, paths) == 1 ? 0 : 1;
