@@ -21,6 +21,14 @@ check "PyTorch prepares and answers" torch tools/export/efficientnet_lite0.py du
 check "the broker answers the same tensor" "$BUILD/shmctl" infer $network "$RUN/x.npy" -o "$RUN/y.npy"
 check "within 1e-4 of PyTorch" torch tests/support/compare.py "$RUN/y.npy" "$RUN/expected.npy" 1e-4
 cat "$RUN/out"
+# The archive that is served, run by PyTorch itself: what the plug-in adds (freezing, memory formats, kept memory) changes no answer.
+check "PyTorch runs the archive" torch -c '
+import sys, numpy, torch
+with torch.inference_mode():
+    numpy.save(sys.argv[3], torch.jit.load(sys.argv[1])(torch.from_numpy(numpy.load(sys.argv[2]))).numpy())' \
+	"$demo/models/$network.pt" "$RUN/x.npy" "$RUN/archive.npy"
+check "within 1e-4 of the archive" torch tests/support/compare.py "$RUN/y.npy" "$RUN/archive.npy" 1e-4
+cat "$RUN/out"
 
 # The whole way, from the file: our decoder and filter against Pillow's.
 "$BUILD/infclassify" --labels "$demo/labels.txt" "$demo/china.jpg" "$demo/flower.jpg" >"$RUN/ours" 2>"$RUN/errors"
@@ -31,6 +39,7 @@ import json, sys
 ours, theirs = ([json.loads(line) for line in open(path)] for path in sys.argv[1:])
 assert len(ours) == len(theirs) == 2
 assert ours[0]["top"][0]["label"] == "palace"
+assert abs(ours[0]["top"][0]["probability"] - 0.2825) <= 0.02, ours[0]
 for a, b in zip(ours, theirs):
     assert a["top"][0]["label"] == b["top"][0]["label"], (a, b)
     difference = abs(a["top"][0]["probability"] - b["top"][0]["probability"])
@@ -76,6 +85,16 @@ answers = [json.loads(line) for line in open(sys.argv[1], encoding="utf-8")]
 assert len(answers) == 3 and all(answer["top"] for answer in answers), answers' "$RUN/odd"
 }
 check "odd file names: one line of JSON each" odd_names
+odd_errors() { # names and labels that are no UTF-8, in answers and in errors
+	printf 'caf\xe9 "\\\x01\n%.0s' $(seq 1000) >"$RUN/labels"
+	"$BUILD/infclassify" --labels "$RUN/labels" --processes 2 $'no\xffthing\n"x".jpg' "$demo/china.jpg" $'\x01\x7f\\' >"$RUN/odd"
+	[ $? -eq 1 ] && python3 -c '
+import json, sys
+answers = [json.loads(line) for line in open(sys.argv[1], encoding="utf-8")]
+assert len(answers) == 3 and sum("error" in answer for answer in answers) == 2, answers
+assert all(top["label"].startswith("caf") for answer in answers for top in answer.get("top", [])), answers' "$RUN/odd"
+}
+check "odd names in errors, odd labels: one line of JSON each" odd_errors
 check "no labels file" bash -c "! '$BUILD/infclassify' --labels '$RUN/none' '$demo/china.jpg' 2>&1 | grep -q top"
 wrong_model() { # another exit than 0, and the model is named
 	! "$BUILD/infclassify" --model nothing "$demo/china.jpg" >"$RUN/answers" 2>&1 && grep -q nothing "$RUN/answers"

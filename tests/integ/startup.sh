@@ -21,6 +21,14 @@ stop_last() {
 	kill -TERM "$LAST"
 	ends "$LAST"
 }
+# The broker $LAST answers, or has ended with status 1 and a line that matches.
+serves_or_ends() { # PATH REGEX
+	settled() { has_ended "$LAST" || answers "$1"; }
+	within 20 settled "$1" || { echo "neither"; return 1; }
+	has_ended "$LAST" || return 0
+	wait "$LAST"
+	[ $? -eq 1 ] && log_says "$2"
+}
 log_says() { grep -qE -- "$1" "$RUN/log" || { cat "$RUN/log"; return 1; }; }
 
 # --- on a full disk: run by the test itself in a mount namespace, see below ---------------------------------------
@@ -211,15 +219,10 @@ with_fds() { # N
 	(ulimit -n "$1" && exec "$BUILD/infbroker" --builtin --socket "$SOCKET" 2>"$RUN/log") &
 	LAST=$!
 	BACKGROUND+=("$LAST")
-	serves_or_ended() { has_ended "$LAST" || answers "$SOCKET"; }
-	within 20 serves_or_ended || { echo "neither"; return 1; }
-	if has_ended "$LAST"; then
-		ends "$LAST"
-		[ $? -eq 1 ] && log_says 'RLIMIT_NOFILE'
-		return
-	fi
-	"$CTL" --timeout 10 --socket "$SOCKET" infer scalar "$RUN/seven" | grep -q 14 && log_says 'hard RLIMIT_NOFILE of' &&
-		stop_last
+	serves_or_ends "$SOCKET" 'RLIMIT_NOFILE' || return 1
+	has_ended "$LAST" ||
+		{ "$CTL" --timeout 10 --socket "$SOCKET" infer scalar "$RUN/seven" | grep -q 14 && log_says 'hard RLIMIT_NOFILE of' &&
+			stop_last; }
 }
 for n in 10 16 24 40 64 96 103 104 110 128 256; do
 	check "a hard RLIMIT_NOFILE of $n" with_fds "$n"
@@ -373,6 +376,17 @@ check "the client is told" within 10 grep -qx BROKER_LOST "$RUN/heard.hang"
 exec 7>&-
 ends "$client"
 
+# The executor is told by the hang-up, and ends by itself; who has to be killed never writes its status.
+cat >"$RUN/executor" <<X
+#!/bin/sh
+"$(realpath "$BUILD")/infbroker-executor" "\$@"
+echo \$? >"$RUN/executor.status"
+X
+chmod 755 "$RUN/executor"
+broker_start --builtin --executor "$RUN/executor" || { not_ok "start"; finish; }
+check "the broker ends" broker_stop
+check "and its executor has ended by itself" grep -qx 0 "$RUN/executor.status"
+
 # --- several users --------------------------------------------------------------------------------------------------
 
 several_users() {
@@ -408,13 +422,24 @@ several_users() {
 	# A broker that is not root, with no memory to lock; root itself is a guest there.
 	mkdir "$RUN/guest"
 	chown 65534:65534 "$RUN/guest"
-	(ulimit -l 0 && exec setpriv --reuid=65534 --regid=65534 --clear-groups "$root/infbroker" --builtin --socket "$RUN/guest/socket" 2>"$RUN/log") &
+	# Kernels charge io_uring's rings to that limit: left to itself the broker takes epoll then, forced to io_uring it says so.
+	(ulimit -l 0 && unset INF_LOOP && exec setpriv --reuid=65534 --regid=65534 --clear-groups \
+		"$root/infbroker" --builtin --socket "$RUN/guest/socket" 2>"$RUN/log") &
 	LAST=$!
 	BACKGROUND+=("$LAST")
 	check "a broker without privileges, RLIMIT_MEMLOCK 0: it serves" within 20 answers "$RUN/guest/socket"
+	check "on a loop that works there" log_says 'listening at .*/guest/socket \((epoll|io_uring),'
 	says "and answers a third user" 0 'i32\[\]: 14' setpriv --reuid=65533 --regid=65533 --clear-groups \
 		"$root/shmctl" --socket "$RUN/guest/socket" infer scalar "$RUN/seven"
 	check "it ends" stop_last
+	without_memory_for_rings() {
+		(ulimit -l 0 && exec setpriv --reuid=65534 --regid=65534 --clear-groups \
+			"$root/infbroker" --loop=io_uring --builtin --socket "$RUN/guest/socket" 2>"$RUN/log") &
+		LAST=$!
+		BACKGROUND+=("$LAST")
+		serves_or_ends "$RUN/guest/socket" 'loop: .*try --loop=epoll' && { has_ended "$LAST" || stop_last; }
+	}
+	check "forced to io_uring it serves, or names the way out" without_memory_for_rings
 }
 has_acls() {
 	touch "$RUN/acl"

@@ -2,7 +2,7 @@
 /*
  * ask.c - ask [--socket PATH] [MODEL]: a client for scripts. Says "open", or "cannot open: ERRNO: the library's words" and ends
  * with 1. Then for each line on standard input, a number, asks the model with all bytes of its inputs set to it:
- * says "submitted", and how it ended. Without a model it only connects.
+ * says "submitted", and how it ended. Without a model it only connects. $ASK_NAME is what it calls itself, else its program's name.
  */
 #define _GNU_SOURCE 1
 #include <inf/client.h>
@@ -60,7 +60,7 @@ static int ask(struct inf_model *model, int byte)
 int main(int argc, char **argv)
 {
 	char error[ERROR_BYTES] = "", line[64];
-	struct inf_options options = { .size = sizeof(options), .name = "ask", .error = error, .error_bytes = sizeof(error) };
+	struct inf_options options = { .size = sizeof(options), .name = getenv("ASK_NAME"), .error = error, .error_bytes = sizeof(error) };
 	struct inf_client *client;
 	struct inf_model *model = NULL;
 	int at = 1, r;

@@ -12,6 +12,7 @@
 #   as_other COMMAND...                 as uid 65534;  as_third: as 65533
 
 BACKGROUND=()
+PY=$(python3 -c 'import sys; print(sys.executable)') # what a wrapper called python3 would find anew each time
 EXPECT_SECONDS=${EXPECT_SECONDS:-30} # for one command; sanitizers make it slow
 
 pause() { read -r -t 0.05 <> <(:) || true; }
@@ -46,11 +47,11 @@ json() {
 	timeout "$EXPECT_SECONDS" "$@" >"$RUN/said" 2>"$RUN/said.err" </dev/null || rc=$?
 	if [ "$rc" -ne "$status" ]; then
 		not_ok "$name" "exit status $rc, not $status: $(said) $(head -c 300 "$RUN/said.err")"
-	elif ! python3 - "$RUN/said" "$expression" >"$RUN/said.err" 2>&1 <<-'PYTHON'; then
+	elif ! "$PY" -I - "$RUN/said" "$expression" >"$RUN/said.err" 2>&1 <<-'PYTHON'; then
 		import json, sys
 		def no_constant(name): raise ValueError(name + " is no JSON")
 		with open(sys.argv[1], encoding="utf-8") as file: d = json.load(file, parse_constant=no_constant)
-		sys.exit(0 if eval(sys.argv[2]) else "it does not hold: " + sys.argv[2])
+		sys.exit(0 if eval("(" + sys.argv[2] + ")") else "it does not hold: " + sys.argv[2])
 	PYTHON
 		not_ok "$name" "$(tail -n 1 "$RUN/said.err"): $(said)"
 	else
@@ -67,7 +68,7 @@ background() {
 ends() {
 	local rc=0 pid kept=()
 	within "$EXPECT_SECONDS" has_ended "$1" || return 99
-	wait "$1" || rc=$?
+	wait "$1" 2>/dev/null || rc=$?
 	for pid in "${BACKGROUND[@]}"; do [ "$pid" = "$1" ] || kept+=("$pid"); done
 	BACKGROUND=("${kept[@]}")
 	return $rc

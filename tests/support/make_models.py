@@ -6,8 +6,10 @@ FOLDER/models is what the broker serves; FOLDER/spare holds files that the test 
 """
 import json
 import os
+import shutil
 import sys
 import warnings
+import zipfile
 
 import numpy
 import torch
@@ -77,10 +79,34 @@ class Prefix(torch.nn.Module):
         return x[: x.shape[0] // 2].clone()
 
 
-def description(output_shape, dtype="f32"):
+class Many(torch.nn.Module):
+    """As many inputs and outputs as there may be: output k is input k times k."""
+
+    def forward(self, a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p):
+        return tuple(x * w for w, x in enumerate((a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p)))
+
+
+class FirstRow(torch.nn.Module):
+    """A trace that has swallowed the batch size gives such a thing."""
+
+    def forward(self, x):
+        return x[:1] * 1
+
+
+class ListOfNumbers(torch.nn.Module):
+    def forward(self, x):
+        return [float(x.sum())]
+
+
+def make_scale():
+    """What the exporter's command line calls."""
+    return Scale(11)
+
+
+def description(output_shape, dtype="f32", **changes):
     return json.dumps({"format": 1, "batchable": True, "max_batch": 4,
                        "inputs": [{"name": "x", "dtype": "f32", "shape": ["batch", 4]}],
-                       "outputs": [{"name": "y", "dtype": dtype, "shape": output_shape}]})
+                       "outputs": [{"name": "y", "dtype": dtype, "shape": output_shape}]} | changes)
 
 
 def save_raw(module, path, text=None):
@@ -105,6 +131,7 @@ def good_models(folder):
     for version in (1, 3):
         os.makedirs(f"{folder}/versions/{version}")
         infexport.export(Scale(version), f"{folder}/versions/{version}/model.pt", [Tensor("x", rows)], ["y"])
+    infexport.export(Many(), f"{folder}/many.pt", [Tensor(f"in{i}", rows) for i in range(16)], [f"out{i}" for i in range(16)])
     save_raw(Scale(5), f"{folder}/sidecar.pt")
     with open(f"{folder}/sidecar.json", "w", encoding="utf-8") as file:
         file.write(description(["batch", 4]))
@@ -115,6 +142,25 @@ def bad_models(folder):
     save_raw(Scale(1), f"{folder}/bad-shape.pt", description(["batch", 5]))
     save_raw(Scale(1), f"{folder}/bad-dtype.pt", description(["batch", 4], "f64"))
     save_raw(Scale(1), f"{folder}/bad-json.pt", "{ this is no JSON")
+    save_raw(FirstRow(), f"{folder}/bad-batch.pt", description(["batch", 4]))
+    save_raw(ListOfNumbers(), f"{folder}/bad-result.pt", description(["batch", 4]))
+    save_raw(Lookup(), f"{folder}/bad-input.pt", description(["batch", 4, 4]))
+    y = {"name": "y", "dtype": "f32", "shape": ["batch", 4]}
+    descriptions = {
+        "count": {"outputs": [y, y | {"name": "z"}]},
+        "twice": {"outputs": [y, y]},
+        "key": {"colour": "red"},
+        "format": {"format": 2},
+        "max-batch": {"max_batch": 257},
+        "range": {"inputs": [{"name": "x", "dtype": "f32", "shape": ["batch", 4], "range": [0, 1]}]},
+        "rank": {"outputs": [y | {"shape": ["batch"] + [1] * 8}]},
+        "huge": {"outputs": [y | {"shape": ["batch", 1 << 40]}]},
+        "unbatched": {"outputs": [y | {"shape": [4]}]},
+        "nothing": {"outputs": []},
+        "name": {"inputs": [{"name": "../x", "dtype": "f32", "shape": ["batch", 4]}]},
+    }
+    for name, changes in descriptions.items():
+        save_raw(Scale(1), f"{folder}/bad-{name}.pt", description(["batch", 4], **changes))
     with open(f"{folder}/double.pt", "rb") as file:
         whole = file.read()
     contents = {"corrupt": os.urandom(4096), "empty": b"", "text": b"hello\n", "cut": whole[: len(whole) // 2]}
@@ -123,7 +169,64 @@ def bad_models(folder):
             file.write(content)
 
 
+def folders(folder):
+    """NAME/VERSION/model.pt where VERSION is not what it should be, or what it holds is not."""
+    with open(f"{folder}/bad-corrupt.pt", "rb") as file:
+        corrupt = file.read()
+    for name, versions in {"fallback": ("1", "2"), "odd": ("5", "0", "-7", "+8", " 9", "x", "10x", "99999999999"), "zeros": ("007",)}.items():
+        for at, version in enumerate(versions):
+            os.makedirs(f"{folder}/{name}/{version}")
+            infexport.export(Scale(4 + at), f"{folder}/{name}/{version}/model.pt", [Tensor("x", torch.ones(2, 4))], ["y"])
+    os.makedirs(f"{folder}/fallback/3")
+    with open(f"{folder}/fallback/3/model.pt", "wb") as file:
+        file.write(corrupt)
+
+
+def no_models(folder):
+    """Must be passed over without harm."""
+    shutil.copy(f"{folder}/double.pt", f"{folder}/.hidden.pt")
+    shutil.copy(f"{folder}/double.pt", f"{folder}/not a name.pt")
+    shutil.copy(f"{folder}/double.pt", f"{folder}/{'x' * 64}.pt")
+    os.makedirs(f"{folder}/folder.pt")
+    os.makedirs(f"{folder}/hollow/1")
+    os.symlink("nothing", f"{folder}/dangling.pt")
+    os.mkfifo(f"{folder}/fifo.pt")
+    with open(f"{folder}/notes.txt", "w", encoding="utf-8") as file:
+        file.write("no model\n")
+
+
+def make_killer(source, path):
+    """Its code is nested so deep that libtorch's parser runs out of stack: whoever loads it dies."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as new:
+        for entry in old.infolist():
+            content = old.read(entry)
+            if entry.filename.endswith("code/__torch__.py"):
+                head, _, tail = content.rpartition(b"return ")
+                word, _, rest = tail.partition(b"\n")
+                content = head + b"return " + b"(" * 1000000 + word + b")" * 1000000 + b"\n" + rest
+            new.writestr(entry.filename, content)
+
+
+def refuses(what, *args, **options):
+    try:
+        infexport.export(*args, **options)
+    except Exception:  # whatever it is, nothing may be served
+        return
+    sys.exit(f"the exporter took {what}")
+
+
+def exporter_refuses(path):
+    rows = torch.ones(2, 4)
+    refuses("one name for two outputs", SumAndDifference(), path, [Tensor("a", rows), Tensor("b", rows)], ["sum"])
+    refuses("a type that is not served", Copy(), path, [Tensor("x", rows.to(torch.complex64))], ["y"])
+    refuses("a scalar with a batch", Copy(), path, [Tensor("x", torch.tensor(1.0))], ["y"])
+    refuses("a model that swallows the batch", FirstRow(), path, [Tensor("x", rows)], ["y"])
+
+
 def spare_models(folder):
+    make_killer(f"{folder}/../models/double.pt", f"{folder}/killer.pt")
+    infexport.export(Scale(13), f"{folder}/version-4.pt", [Tensor("x", torch.ones(2, 4))], ["y"])
+    infexport.export(Scale(7), f"{folder}/double-wide.pt", [Tensor("x", torch.ones(2, 5))], ["y"], max_batch=4)
     save_raw(Slow(), f"{folder}/slow.pt", description(["batch", 4]))
     infexport.export(Scale(7), f"{folder}/double.pt", [Tensor("x", torch.ones(2, 4))], ["y"], max_batch=4)
     infexport.export(Scale(9), f"{folder}/new.pt", [Tensor("x", torch.ones(2, 4))], ["y"])
@@ -151,6 +254,9 @@ def main():
         os.makedirs(os.path.join(folder, name))
     good_models(os.path.join(folder, "models"))
     bad_models(os.path.join(folder, "models"))
+    folders(os.path.join(folder, "models"))
+    no_models(os.path.join(folder, "models"))
+    exporter_refuses(os.path.join(folder, "refused.pt"))
     spare_models(os.path.join(folder, "spare"))
     inputs(folder)
 

@@ -66,6 +66,14 @@ def _rows(tensors, n):
     return [tensor[:n] for tensor in tensors]
 
 
+def _check_rows(named):
+    """Every tensor has as many rows as the first one."""
+    for name, tensor in named:
+        if not tensor.shape or tensor.shape[0] != named[0][1].shape[0]:
+            raise ValueError(f"{name} is {list(tensor.shape)}: its first dimension is not the batch of {named[0][0]}, "
+                             f"{list(named[0][1].shape)}; export with batchable=False")
+
+
 def _check(module, path, examples, batchable, tolerance):
     """The archive gives what the module gives, for the examples and, where it batches, for their first row alone."""
     loaded = torch.jit.load(path)
@@ -85,6 +93,8 @@ def export(module, path, inputs, outputs, *, max_batch=16, batchable=True, state
         results = _as_tuple(module(*examples))
     if len(results) != len(outputs):
         raise ValueError(f"the model gives {len(results)} tensors, {len(outputs)} names were given")
+    if batchable:
+        _check_rows([(tensor.name, tensor.example) for tensor in inputs] + list(zip(outputs, results)))
     description = {
         "format": 1,
         "batchable": batchable,

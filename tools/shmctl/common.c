@@ -2,6 +2,7 @@
 /* common.c - failing, connecting, and words for numbers. */
 #define _GNU_SOURCE 1
 #include "tools/shmctl/shmctl.h"
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
@@ -88,15 +89,32 @@ uint64_t timeout_ns(const struct options *options)
 				  : INF_FOREVER;
 }
 
+/* What on_alarm() writes and where to; set before the alarm is. */
+static struct {
+	const char *text;
+	int fd;
+} last_words;
+
 /* Only write() and _exit() are allowed here (signal-safety(7)). */
 static void on_alarm(int signal)
 {
-	static const char text[] =
-		"shmctl: the broker does not answer; shmctl status says in what state it is\n";
-
 	(void)signal;
-	(void)!write(STDERR_FILENO, text, sizeof(text) - 1);
+	(void)!write(last_words.fd, last_words.text, strlen(last_words.text));
 	_exit(EXIT_TIMED_OUT);
+}
+
+/* The library has no timeouts while it opens: a broker that is stopped is found out here. */
+static void set_alarm(const struct options *options)
+{
+#define NO_ANSWER "the broker does not answer; shmctl status says in what state it is"
+	last_words.text = options->json ? "{\n  \"error\": \"" NO_ANSWER "\",\n  \"exit_status\": 5,\n"
+					  "  \"schema\": \"infbroker.error/1\"\n}\n"
+					: "shmctl: " NO_ANSWER "\n";
+	last_words.fd = options->json ? STDOUT_FILENO : STDERR_FILENO;
+#undef NO_ANSWER
+	static_assert(EXIT_TIMED_OUT == 5, "it stands in the text");
+	signal(SIGALRM, on_alarm);
+	alarm(options->timeout_s);
 }
 
 static enum exit_status exit_status_of(int error)
@@ -127,9 +145,7 @@ struct inf_client *connect_broker(const struct options *options, int *ret_status
 	struct inf_client *client;
 	int r;
 
-	/* The library has no timeouts while it opens: a broker that is stopped is found out here. */
-	signal(SIGALRM, on_alarm);
-	alarm(options->timeout_s);
+	set_alarm(options);
 	r = inf_open(&client, &open_options);
 	if (r == 0)
 		return client;

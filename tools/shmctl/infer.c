@@ -31,6 +31,8 @@ struct source {
 struct job {
 	const struct options *options;
 	const char *output_path; /* -o: a folder, or FILE.npy where there is one output */
+	struct inf_client *client;
+	struct inf_model *model;
 	const struct inf_signature *signature;
 	struct source sources[INF_INPUTS_MAX];
 	uint32_t rows;
@@ -348,11 +350,11 @@ static int show(const struct job *job, const struct inf_request *req)
 
 /* --- the request --- */
 
-static int infer(struct job *job, struct inf_model *model)
+static int infer(struct job *job)
 {
 	struct inf_request *req;
 	enum inf_status status;
-	int r = inf_request_take(model, job->rows, &req);
+	int r = inf_request_take(job->model, job->rows, &req);
 
 	if (r)
 		return fail(job->options, EXIT_UNHEALTHY, "no memory for %" PRIu32 " row(s): %s",
@@ -373,23 +375,44 @@ static int infer(struct job *job, struct inf_model *model)
 	return r;
 }
 
-/* Opens the model; one that is loading is waited for. */
-static int open_model(const struct options *options, struct inf_client *client, const char *name,
-		      struct inf_model **ret_model)
+/* Connects and opens the model; one that is loading is waited for. What is open is closed by the caller, also on failure. */
+static int open_model(struct job *job, const char *name, uint32_t depth)
 {
+	const struct options *options = job->options;
 	uint64_t until_ns = timeout_ns(options);
 	int r;
 
-	while ((r = inf_model_open(client, name, 0, ret_model)) == -EAGAIN &&
+	job->client = connect_broker(options, &r);
+	if (!job->client)
+		return r;
+	while ((r = inf_model_open(job->client, name, depth, &job->model)) == -EAGAIN &&
 	       monotonic_ns() < until_ns)
 		pause_briefly();
+	alarm(0); /* from here on waits have a timeout of their own */
 	if (r == -EAGAIN)
 		return fail(options, EXIT_TIMED_OUT,
 			    "LOADING: model %s was not ready within %u s (--timeout)", name,
 			    options->timeout_s);
 	if (r)
-		return fail(options, EXIT_UNHEALTHY, "%s: %s", name, inf_error(client));
+		return fail(options, EXIT_UNHEALTHY, "%s: %s", name, inf_error(job->client));
+	job->signature = inf_model_signature(job->model);
 	return EXIT_OK;
+}
+
+/* A model's memory is what was asked for when it was opened: more than one row need a session with more. */
+static int make_room(struct job *job, const char *name)
+{
+	uint64_t hash = job->signature->hash;
+	int r;
+
+	if (job->rows <= 1)
+		return EXIT_OK;
+	inf_close(job->client);
+	r = open_model(job, name, job->rows);
+	if (r == EXIT_OK && job->signature->hash != hash)
+		r = fail(job->options, EXIT_UNHEALTHY, "NO_MODEL: %s was replaced just now: try again",
+			 name);
+	return r;
 }
 
 static int open_sources(struct job *job, int argc, char **argv)
@@ -410,8 +433,6 @@ static int open_sources(struct job *job, int argc, char **argv)
 static int run(const struct options *options, int argc, char **argv)
 {
 	struct job job = { .options = options, .rows = 0 };
-	struct inf_client *client;
-	struct inf_model *model;
 	int c, r;
 
 	optind = 0;
@@ -424,21 +445,17 @@ static int run(const struct options *options, int argc, char **argv)
 	}
 	if (optind == argc)
 		return fail(options, EXIT_USAGE, "which model? shmctl models lists them");
-	client = connect_broker(options, &r);
-	if (!client)
-		return r;
-	r = open_model(options, client, argv[optind], &model);
-	if (r == EXIT_OK) {
-		alarm(0); /* from here on waits have a timeout of their own */
-		job.signature = inf_model_signature(model);
+	r = open_model(&job, argv[optind], 1);
+	if (r == EXIT_OK)
 		r = open_sources(&job, argc - optind - 1, argv + optind + 1);
-		if (r == EXIT_OK)
-			r = infer(&job, model);
-	}
+	if (r == EXIT_OK)
+		r = make_room(&job, argv[optind]);
+	if (r == EXIT_OK)
+		r = infer(&job);
 	for (uint32_t i = 0; i < INF_INPUTS_MAX; i++)
 		if (job.sources[i].file)
 			fclose(job.sources[i].file);
-	inf_close(client);
+	inf_close(job.client);
 	return r;
 }
 

@@ -149,6 +149,19 @@ static int parse_globals(struct options *options, int *argc, char **argv, bool *
 	return EXIT_OK;
 }
 
+/* What was printed has arrived: a full disk must not look like an answer. */
+static int run(const struct command *command, const struct options *options, int argc, char **argv)
+{
+	int r = command->run(options, argc, argv);
+
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return r;
+	if (r == EXIT_OK)
+		fprintf(stderr, "shmctl %s: cannot write the answer: %s\n", command->name,
+			strerror(errno));
+	return r == EXIT_OK ? EXIT_UNHEALTHY : r;
+}
+
 int main(int argc, char **argv)
 {
 	struct options options = { .timeout_s = TIMEOUT_DEFAULT_S };
@@ -170,5 +183,5 @@ int main(int argc, char **argv)
 		fputs(command->usage, stdout);
 		return EXIT_OK;
 	}
-	return command->run(&options, argc - 1, argv + 1);
+	return run(command, &options, argc - 1, argv + 1);
 }

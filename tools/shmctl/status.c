@@ -64,10 +64,10 @@ static int print_as_json(const struct options *options, const struct inf_stats_p
 	return print_json(
 		options, "status",
 		json_pack(
-			"{s:s, s:s, s:i, s:o, s:o, s:I, s:b,"
+			"{s:s, s:o, s:i, s:o, s:o, s:I, s:b,"
 			" s:{s:s, s:i, s:o, s:i, s:I, s:I},"
 			" s:{s:I, s:I, s:I}, s:{s:i, s:i, s:i}, s:o, s:I, s:I, s:I, s:I, s:o}",
-			"state", life_word(life), "socket", path, "pid", (int)stats->head.pid,
+			"state", life_word(life), "socket", json_text(path), "pid", (int)stats->head.pid,
 			"version", json_text(STRING(text, stats->version_text)), "loop",
 			json_string(stats->loop[0] == 'e' ? "epoll" : "io_uring"), "uptime_ns",
 			(json_int_t)(life == LIFE_GONE ? 0 : monotonic_ns() - stats->head.start_ns),
