@@ -601,7 +601,11 @@ void supervisor_stop(struct broker *broker)
 	timer_stop(broker);
 	if (executor->pid > 0) {
 		loop_del(broker->loop, &executor->control_source);
-		close_fd(&executor->control_fd); /* hang-up: it ends by itself */
+		/* Hang-up: it ends by itself. Closing is not enough: a poll of the ring that is not cancelled
+		 * yet holds the socket open. */
+		if (executor->control_fd >= 0)
+			shutdown(executor->control_fd, SHUT_RDWR);
+		close_fd(&executor->control_fd);
 		if (poll(&gone, 1, executor->killed ? -1 : STOP_MS) != 1)
 			syscall(SYS_pidfd_send_signal, executor->pid_fd, SIGKILL, NULL, 0);
 		waitid(P_PIDFD, (id_t)executor->pid_fd, &(siginfo_t){ 0 }, WEXITED);
