@@ -63,7 +63,6 @@ UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
 PROGRAM_SRC := $(filter-out %/check_main.c,$(sort $(shell grep -l '^int main' tests/adversary/*.c tests/bench/*.c \
 	tests/integ/*.c tests/stress/*.c tests/support/*.c 2>/dev/null)))
 SUPPORT_SRC := $(filter-out $(PROGRAM_SRC) %/check_main.c,$(sort $(wildcard tests/support/*.c)))
-FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 
 # --- flags -----------------------------------------------------------------------------------------
 
@@ -234,7 +233,7 @@ TEST_LIBS := $(addprefix $(BUILD)/lib/,support.a client.a front.a executor.a shm
 link_test = $(LINK) -o $@ $(filter %.o,$^) -Wl,--start-group $(TEST_LIBS) -Wl,--end-group $(1) \
 	-luring -ljansson -ldl -lpthread -lm
 
-.SECONDARY: $(call objects,$(UNIT_SRC) $(PROGRAM_SRC) $(FUZZ_SRC) tests/support/check_main.c)
+.SECONDARY: $(call objects,$(UNIT_SRC) $(PROGRAM_SRC) tests/support/check_main.c)
 # A unit file defines suite_NAME(); main() in tests/support/check_main.c calls it under the name test_suite().
 $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(BUILD)/obj/tests/support/check_main.o $(TEST_LIBS)
 	$(say) LINK $@
@@ -329,7 +328,7 @@ tsan: ## units, and the threads of library and executor, under TSan
 	@$(MAKE) --no-print-directory $(JOBS) $(TSAN) tests
 	@R=tsan tests/run.sh full
 
-.PHONY: adversary stress fuzz bench
+.PHONY: adversary stress bench
 adversary: ## hostile clients against an ASan broker, 10^6 flips on each loop
 	@$(MAKE) --no-print-directory $(JOBS) $(ASAN) tests
 	@for loop in io_uring epoll; do \
@@ -339,25 +338,7 @@ stress: ## kills under load, parked round trips, removed fences
 	@$(MAKE) --no-print-directory $(JOBS) $(MUTATED) tests
 	@INF_LONG=1 TEST_TIMEOUT=3600 tests/run-set.sh stress
 
-FUZZ := BUILD=$(BUILD)/fuzz CC=clang SAN=address,undefined,fuzzer-no-link WITH_TORCH=0
-FUZZERS := $(call unit_tests,$(FUZZ_SRC))
-fuzz: ## libFuzzer on the validators and the control messages (F=name SECS=60)
-	@tools/setup/apt.sh fuzz
-	@$(MAKE) --no-print-directory $(JOBS) $(FUZZ) fuzzers
-	@for f in $(BUILD)/fuzz/tests/fuzz/*$(F)*; do \
-		mkdir -p $(BUILD)/corpus/$${f##*/}; \
-		echo "$${f##*/}"; $$f -max_total_time=$(or $(SECS),60) -print_final_stats=1 $(BUILD)/corpus/$${f##*/} || exit 1; \
-	done
-.PHONY: fuzzers
-fuzzers: $(FUZZERS)
-$(BUILD)/tests/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(TEST_LIBS)
-	$(say) LINK $@
-	$(Q)mkdir -p $(@D)
-	$(Q)$(call link_test,-fsanitize=fuzzer)
-
-bench: ## latencies and rates of each layer, with their floors (B=name: some)
-	@$(MAKE) --no-print-directory $(JOBS) tests
-	@tests/bench/run.sh $(B)
+bench: case-study ## what is measured so far: the case study
 
 .PHONY: lint
 lint: ## forbidden calls, licence tags, scripts, formatting; with TIDY=1 clang-tidy

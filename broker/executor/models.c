@@ -66,42 +66,44 @@ static bool find_in_version(const struct executor *executor, const char *folder,
 	return found;
 }
 
-static uint32_t highest_version(const struct executor *executor, const char *folder, char *path, size_t bytes)
+/* As locate_file() writes it: "7", not "07", "+7" or " 7". 0 where it is none. */
+static uint32_t parse_version(const char *text)
+{
+	char *end;
+	unsigned long version = text[0] >= '1' && text[0] <= '9' ? strtoul(text, &end, 10) : 0;
+
+	return version && !*end && version <= INT32_MAX ? (uint32_t)version : 0;
+}
+
+/* All versions: the front takes the highest one that can be loaded. */
+static void scan_versions(struct executor *executor, const char *name, const char *folder, uint32_t *n_found)
 {
 	DIR *dir = opendir(folder);
 	struct dirent *entry;
-	uint32_t best = 0;
 
 	while (dir && (entry = readdir(dir))) {
-		char *end, sub[PATH_BYTES], file[PATH_BYTES];
-		unsigned long version = strtoul(entry->d_name, &end, 10);
+		char sub[PATH_BYTES], file[PATH_BYTES];
+		uint32_t version = parse_version(entry->d_name);
 
-		if (*end || !version || version > INT32_MAX || version <= best)
-			continue;
-		if (snprintf(sub, sizeof(sub), "%s/%s", folder, entry->d_name) >= (int)sizeof(sub) ||
-		    !find_in_version(executor, sub, file, sizeof(file)))
-			continue;
-		best = (uint32_t)version;
-		snprintf(path, bytes, "%s", file);
+		if (version && snprintf(sub, sizeof(sub), "%s/%s", folder, entry->d_name) < (int)sizeof(sub) &&
+		    find_in_version(executor, sub, file, sizeof(file)))
+			send_found(executor, name, version, file, n_found);
 	}
 	if (dir)
 		closedir(dir);
-	return best;
 }
 
 static void scan_entry(struct executor *executor, const char *folder, const char *file, uint32_t *n_found)
 {
-	char path[PATH_BYTES], found[PATH_BYTES], name[INF_NAME_BYTES];
+	char path[PATH_BYTES], name[INF_NAME_BYTES];
 	struct stat status;
 	size_t n = strlen(file);
 
 	if (file[0] == '.' || snprintf(path, sizeof(path), "%s/%s", folder, file) >= (int)sizeof(path) || stat(path, &status))
 		return;
 	if (S_ISDIR(status.st_mode)) {
-		uint32_t version = name_is_good(file) ? highest_version(executor, path, found, sizeof(found)) : 0;
-
-		if (version)
-			send_found(executor, file, version, found, n_found);
+		if (name_is_good(file))
+			scan_versions(executor, file, path, n_found);
 		return;
 	}
 	n = stem_length(executor, file);

@@ -57,8 +57,8 @@ fi
 if command -v systemd-socket-activate >/dev/null; then
 	activated() {
 		systemd-socket-activate --seqpacket -l "$RUN/activated" "$USR/bin/infbroker" --builtin 2>>"$RUN/broker.log" &
-		local pid=$! rc=1 i
-		for i in $(seq 50); do
+		local pid=$! rc=1 _
+		for _ in $(seq 50); do
 			[ -S "$RUN/activated" ] && break
 			read -r -t 0.1 <> <(:) || true
 		done

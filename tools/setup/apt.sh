@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# apt.sh [check|fuzz] - installs the Debian packages that building and testing need and this machine lacks.
+# apt.sh [check] - installs the Debian packages that building and testing need and this machine lacks.
 #
 # Each package is probed by what it is for (a program, or a header that compiles), so what came from elsewhere
 # counts, and nothing is asked of the network or of dpkg where all is there. WITH_TORCH=0 asks for no C++ compiler.
@@ -42,12 +42,6 @@ if [ "${1-}" = check ]; then
 	program systemd-analyze systemd
 	program systemd-socket-activate systemd
 	program setpriv util-linux
-fi
-if [ "${1-}" = fuzz ]; then
-	program clang clang
-	echo 'int LLVMFuzzerTestOneInput(void) { return 0; }' |
-		clang -fsanitize=fuzzer,address -x c -o /dev/null - >/dev/null 2>&1 ||
-		missing="$missing libclang-rt-14-dev"
 fi
 
 [ -n "$missing" ] || exit 0
