@@ -33,6 +33,23 @@ struct instance *dispatch_free_instance(struct broker *broker, bool *ret_full)
 	return behind;
 }
 
+uint32_t dispatch_rows(const struct broker *broker, const struct model *model, bool full)
+{
+	const struct executor *executor = &broker->executor;
+	uint64_t waiting = model->queue.rows;
+	uint32_t n_free = 0, rows;
+
+	if (full || waiting <= 1)
+		return model->batch_best;
+	for (uint32_t i = 0; i < executor->n_instances; i++)
+		n_free += executor->instances[i].tail == executor->instances[i].head;
+	/* What fills all of them needs no sharing out. */
+	if (waiting >= (uint64_t)n_free * model->batch_best)
+		return model->batch_best;
+	rows = timing_share_rows(model->time_ns, (uint32_t)waiting, n_free, broker->wake_ns);
+	return rows < model->batch_best ? rows : model->batch_best;
+}
+
 struct model *dispatch_pick_model(struct broker *broker, bool full)
 {
 	for (uint32_t i = 0; i < MODELS_MAX; i++) {

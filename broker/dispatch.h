@@ -15,6 +15,12 @@ struct instance *dispatch_free_instance(struct broker *broker, bool *ret_full);
 struct model *dispatch_pick_model(struct broker *broker, bool full);
 
 /*
+ * Rows that the next batch may have: the best measured number; fewer where several instances are idle and there is
+ * less than that for each of them, so that one does not take all while the other has nothing.
+ */
+uint32_t dispatch_rows(const struct broker *broker, const struct model *model, bool full);
+
+/*
  * That the instance has mapped every region a part names follows from the order of messages: ATTACH goes out before the
  * session may submit, and after a restart before the models are loaded again.
  *

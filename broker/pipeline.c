@@ -157,7 +157,8 @@ static void dispatch(struct broker *broker)
 		return;
 	}
 	while ((instance = dispatch_free_instance(broker, &full)) && (model = dispatch_pick_model(broker, full)))
-		if (!form_batch(broker, instance, model, &model->queue, model->batch_best, PARTS_MAX))
+		if (!form_batch(broker, instance, model, &model->queue,
+				dispatch_rows(broker, model, full), PARTS_MAX))
 			return;
 }
 

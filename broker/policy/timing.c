@@ -45,6 +45,16 @@ uint32_t timing_best_rows(const uint64_t time_ns[TIMING_BUCKETS], uint32_t rows_
 	return rows_max;
 }
 
+uint32_t timing_share_rows(const uint64_t time_ns[TIMING_BUCKETS], uint32_t rows, uint32_t n_free,
+			   uint64_t wake_ns)
+{
+	uint32_t share = n_free > 1 ? (rows + n_free - 1) / n_free : rows;
+	uint64_t together_ns = timing_predict_ns(time_ns, rows);
+	uint64_t shared_ns = timing_predict_ns(time_ns, share);
+
+	return together_ns > shared_ns + wake_ns ? share : rows;
+}
+
 void timing_learn(uint64_t time_ns[TIMING_BUCKETS], uint32_t rows, uint64_t took_ns)
 {
 	if (!rows || rows & (rows - 1) || rows >= 1u << TIMING_BUCKETS)

@@ -22,6 +22,12 @@ uint64_t timing_predict_ns(const uint64_t time_ns[TIMING_BUCKETS], uint32_t rows
  */
 uint32_t timing_best_rows(const uint64_t time_ns[TIMING_BUCKETS], uint32_t rows_max);
 
+/*
+ * Rows of `rows` waiting ones that one of n_free idle instances should take: its equal share, where sharing
+ * saves more than the wake-up of one more instance costs; else all of them.
+ */
+uint32_t timing_share_rows(const uint64_t time_ns[TIMING_BUCKETS], uint32_t rows, uint32_t n_free, uint64_t wake_ns);
+
 /* Moves t[b] of the bucket that `rows` falls on exactly: up by 1/4, down by 1/16 (errs high). */
 void timing_learn(uint64_t time_ns[TIMING_BUCKETS], uint32_t rows, uint64_t took_ns);
 

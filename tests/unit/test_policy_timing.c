@@ -54,6 +54,24 @@ START_TEST(learn_and_relax)
 }
 END_TEST
 
+/* Four rows of a slow model go to both idle instances; those of a fast one are not worth a wake-up. */
+START_TEST(sharing)
+{
+	static const uint64_t slow[TIMING_BUCKETS] = { 19000000, 35000000, 70000000 };
+	static const uint64_t fast[TIMING_BUCKETS] = { 40, 41, 43, 47 };
+	static const uint64_t none[TIMING_BUCKETS] = { 0 };
+
+	ck_assert_uint_eq(timing_share_rows(slow, 4, 2, 20000), 2);
+	ck_assert_uint_eq(timing_share_rows(slow, 3, 2, 20000), 2);
+	ck_assert_uint_eq(timing_share_rows(slow, 4, 4, 20000), 1);
+	ck_assert_uint_eq(timing_share_rows(slow, 4, 9, 20000), 1);
+	ck_assert_uint_eq(timing_share_rows(slow, 4, 1, 20000), 4);
+	ck_assert_uint_eq(timing_share_rows(slow, 1, 2, 20000), 1);
+	ck_assert_uint_eq(timing_share_rows(fast, 8, 2, 20000), 8);
+	ck_assert_uint_eq(timing_share_rows(none, 8, 2, 20000), 8);
+}
+END_TEST
+
 Suite *suite_policy_timing(void);
 Suite *suite_policy_timing(void)
 {
@@ -63,6 +81,7 @@ Suite *suite_policy_timing(void)
 	tcase_add_test(tcase, best);
 	tcase_add_test(tcase, predict);
 	tcase_add_test(tcase, learn_and_relax);
+	tcase_add_test(tcase, sharing);
 	suite_add_tcase(suite, tcase);
 	return suite;
 }
