@@ -334,9 +334,8 @@ adversary: ## hostile clients against an ASan broker, 10^6 flips on each loop
 	@for loop in io_uring epoll; do \
 		INF_LOOP=$$loop INF_LONG=1 TEST_TIMEOUT=7200 BUILD=$(BUILD)/asan tests/run-set.sh adversary || exit 1; done
 stress: ## kills under load, parked round trips, removed fences
-	@$(MAKE) --no-print-directory $(JOBS) tests
 	@$(MAKE) --no-print-directory $(JOBS) $(MUTATED) tests
-	@INF_LONG=1 TEST_TIMEOUT=3600 tests/run-set.sh stress
+	@INF_LONG=1 TEST_TIMEOUT=3600 BUILD=$(BUILD)/mutate tests/run-set.sh stress
 
 bench: case-study ## what is measured so far: the case study
 
