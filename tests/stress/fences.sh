@@ -36,12 +36,12 @@ found() {
 
 found client_publish ping 6000 0 1000 2000
 found front_park ping 6000 0 1000 2000
-found lane_retire retire 60000 300000
+found lane_retire retire 30000 300000
 found executor_publish identity 3000 500 1000 1500 2000 2500 3000 4000 5000
 
 for loop in $LOOPS; do
 	export INF_LOOP=$loop
-	for mode in "ping 6000" "identity 3000" "retire 60000"; do
+	for mode in "ping 6000" "identity 3000" "retire 30000"; do
 		n=$ROUND_TRIPS
 		[ "${mode% *}" = retire ] && n=$((ROUND_TRIPS / 20))
 		spin=1000
