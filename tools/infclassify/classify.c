@@ -288,7 +288,8 @@ static int fly(struct process *process, uint32_t idx)
 {
 	const struct classify_options *options = process->options;
 	struct flight **free_flights = calloc(options->depth, sizeof(struct flight *));
-	uint32_t n_free = 0, n_files = options->n_files * options->repeat;
+	uint64_t n_files = (uint64_t)options->n_files * options->repeat;
+	uint32_t n_free = 0;
 	struct flight *landed = NULL;
 
 	for (; free_flights && n_free < options->depth; n_free++) {
@@ -296,7 +297,12 @@ static int fly(struct process *process, uint32_t idx)
 		if (inf_request_take(process->model, 1, &process->flights[n_free].req))
 			break;
 	}
-	for (uint32_t i = idx; n_free && i < n_files; i += options->n_processes) {
+	if (!n_free) {
+		fprintf(stderr, "infclassify: there is no memory for a single image\n");
+		free(free_flights);
+		return -1;
+	}
+	for (uint64_t i = idx; n_free && i < n_files; i += options->n_processes) {
 		if (!take_off(process, free_flights[n_free - 1],
 			      options->files[i % options->n_files]))
 			n_free--;
