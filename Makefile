@@ -56,8 +56,9 @@ EXECUTOR_SRC := $(sort $(filter-out broker/executor/main.c,$(wildcard broker/exe
 BUILTIN_SRC := $(sort $(wildcard broker/backends/builtin/*.c))
 TORCH_SRC := $(sort $(wildcard broker/backends/torch/*.cc broker/backends/torch/*.cpp))
 TORCH_C_SRC := $(sort $(wildcard broker/backends/torch/*.c))
-SHMCTL_SRC := $(sort $(wildcard tools/shmctl/*.c))
-CLASSIFY_SRC := $(sort $(wildcard tools/infclassify/*.c))
+TOOL_SRC := $(sort $(wildcard tools/common/*.c))
+SHMCTL_SRC := $(sort $(wildcard tools/shmctl/*.c)) $(TOOL_SRC)
+CLASSIFY_SRC := $(sort $(wildcard tools/infclassify/*.c)) $(TOOL_SRC)
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
 # Programs that the scripts in tests/ start; each is one file and becomes $(BUILD)/tests/NAME.
 PROGRAM_SRC := $(filter-out %/check_main.c,$(sort $(shell grep -l '^int main' tests/adversary/*.c tests/bench/*.c \

@@ -160,27 +160,6 @@ static void counters_free(void *counters, uint32_t uid, size_t n_bytes, bool map
 	munmap(counters, n_bytes);
 }
 
-/* Field 22 of /proc/self/stat; field 2 is a name in parentheses that may hold anything. */
-static uint64_t start_ticks_read(void)
-{
-	char text[1024];
-	const char *at;
-	ssize_t n;
-	int fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
-
-	if (fd < 0)
-		return 0;
-	n = read(fd, text, sizeof(text) - 1);
-	close(fd);
-	if (n <= 0)
-		return 0;
-	text[n] = '\0';
-	at = strrchr(text, ')');
-	for (int field = 2; at && field < 22; field++)
-		at = strchr(at + 1, ' ');
-	return at ? strtoull(at, NULL, 10) : 0;
-}
-
 /* The magic goes last: a file that has it has the rest. */
 static void head_fill(struct inf_stats_head *head, const struct broker *broker, uint32_t uid,
 		      size_t n_bytes)
@@ -224,8 +203,10 @@ enum limit_idx {
 int stats_open(struct broker *broker)
 {
 	struct inf_stats_public *public;
+	char state;
 
-	stats.start_ticks = start_ticks_read();
+	if (inf_stats_process((uint32_t)getpid(), &state, &stats.start_ticks) < 0)
+		stats.start_ticks = 0;
 	public = counters_make(NO_UID, sizeof(*public), &stats.mapped);
 	if (!public)
 		return -ENOMEM;

@@ -114,4 +114,10 @@ struct inf_stats_user {
 	struct inf_stats_session sessions[INF_STATS_SESSIONS];
 };
 
+/*
+ * State letter and start time (clock ticks since boot) of a process: fields 3 and 22 of proc(5)'s stat.
+ * 0, or -errno: -ENOENT where there is none, or /proc does not show it. Cold.
+ */
+int inf_stats_process(uint32_t pid, char *ret_state, uint64_t *ret_start_ticks);
+
 #endif /* INF_SHM_STATS_H */

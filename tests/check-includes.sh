@@ -20,7 +20,7 @@ allowed() {
 	broker/job.h) echo '^(inf/|shm/|broker/loop.h|broker/policy/)' ;;
 	broker/*) echo '^(inf/|shm/|broker/[a-z_]+\.h$|broker/policy/|broker/executor/memory\.h$)' ;;
 	tools/sim/*) echo '^(inf|tools/sim|broker/policy)/' ;;
-	tools/*) echo "^(inf|shm|$(dirname "$1"))/" ;;
+	tools/*) echo "^(inf|shm|tools/common|$(dirname "$1"))/" ;;
 	tests/bench/*) echo '^(inf/|shm/|tests/bench/|tests/support/|broker/executor/memory\.h$)' ;;
 	*) echo . ;;
 	esac

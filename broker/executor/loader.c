@@ -206,7 +206,8 @@ static struct loaded_model *load_model(struct executor *executor, const struct i
 	set_row_bytes(model);
 	if (warm_up(executor, model, loaded->time_ns, error, error_bytes))
 		return free_model(model);
-	/* What the largest batches used is in this thread's arena, where no instance would find it. */
+	/* What the largest batches used is in this thread's arena, where no instance would find it. The
+	 * instances' own free pages go as well: once, and a load is rare. */
 	malloc_trim(0);
 	model->in_place = model->ops->in_place && model->ops->in_place(model->handle);
 	loaded->in_place = model->in_place;

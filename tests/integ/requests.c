@@ -368,6 +368,23 @@ static void infer_in_one_line(void)
 	inf_close(client);
 }
 
+/* Two requests in one burst, again and again: requests.sh looks in how many batches they ran. */
+static void pairs(void)
+{
+	struct inf_client *client = open_client();
+	struct inf_model *model = open_model(client, "sleep", 8);
+	struct inf_request *reqs[2] = { take(model, 1), take(model, 1) };
+
+	for (int i = 0; i < 20 && !wrong; i++) {
+		WANT(inf_submit_many(reqs, 2) == 2);
+		for (int k = 0; k < 2; k++) {
+			WANT(inf_wait(reqs[k], in_ms(20000)) == 0);
+			WANT(inf_request_status(reqs[k]) == INF_OK);
+		}
+	}
+	inf_close(client);
+}
+
 static const struct {
 	const char *name;
 	void (*run)(void);
@@ -385,6 +402,7 @@ static const struct {
 	{ "threads", threads },
 	{ "after_fork", after_fork },
 	{ "infer_in_one_line", infer_in_one_line },
+	{ "pairs", pairs },
 	{ "poison", poison }, /* last: it makes the executor start anew */
 };
 

@@ -13,12 +13,13 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 struct peers peers;
 
-static struct inf_signature signature_of(const char *name, int64_t n)
+struct inf_signature peers_signature(const char *name, int64_t n)
 {
 	struct inf_signature signature = {
 		.flags = INF_SIG_BATCHABLE, .n_inputs = 1, .n_outputs = 1, .batch_max = 16
@@ -35,8 +36,18 @@ static struct inf_signature signature_of(const char *name, int64_t n)
 	memcpy(signature.name, name, strlen(name));
 	signature.version = 1;
 	signature.inputs[0] = signature.outputs[0] = spec;
+	ck_assert_ptr_null(inf_signature_check(&signature));
 	signature.hash = inf_signature_hash(&signature);
 	return signature;
+}
+
+bool peers_can_map_writable(int fd)
+{
+	void *map = mmap(NULL, INF_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+	if (map != MAP_FAILED)
+		munmap(map, INF_PAGE);
+	return map != MAP_FAILED;
 }
 
 static struct model *add_model(uint32_t id, const char *name, int64_t n)
@@ -49,7 +60,7 @@ static struct model *add_model(uint32_t id, const char *name, int64_t n)
 	model->version = 1;
 	model->state = INF_MODEL_READY;
 	model->loaded = true;
-	model->signature = signature_of(name, n);
+	model->signature = peers_signature(name, n);
 	model->stats = &peers.broker.stats->models[id];
 	peers.broker.models[id] = model;
 	return model;

@@ -24,6 +24,12 @@ struct peers {
 
 extern struct peers peers;
 
+/* f32[-1][n] -> the same, checked. */
+struct inf_signature peers_signature(const char *name, int64_t n);
+
+/* Whether a descriptor allows what a sealed region must not. */
+bool peers_can_map_writable(int fd);
+
 /* A checked fixture: a broker with two models and a READY executor. The end checks that all is
  * given back. */
 void peers_setup(void);

@@ -15,15 +15,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-static bool can_map_writable(int fd)
-{
-	void *map = mmap(NULL, INF_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-
-	if (map != MAP_FAILED)
-		munmap(map, INF_PAGE);
-	return map != MAP_FAILED;
-}
-
 START_TEST(small_model_needs_no_arena)
 {
 	struct session *session = client_connect_ready();
@@ -34,7 +25,7 @@ START_TEST(small_model_needs_no_arena)
 	ck_assert_uint_eq(executor_attach_all(0), 2);
 	ck_assert_int_eq(client_hear(), INF_CTL_REGION);
 	ck_assert_uint_eq(peers.answer.region.kind, INF_REGION_OUTPUT);
-	ck_assert(!can_map_writable(peers.answer_fds[0]));
+	ck_assert(!peers_can_map_writable(peers.answer_fds[0]));
 	ck_assert_int_eq(client_hear(), INF_CTL_MODEL);
 	ck_assert_uint_eq(peers.answer.head.cookie, 79);
 	ck_assert_uint_eq(peers.answer.model.depth, 16);

@@ -11,6 +11,7 @@
 #include "broker/registry.h"
 #include "broker/session.h"
 #include "shm/signature.h"
+#include "tests/support/peers.h"
 #include <check.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -125,28 +126,6 @@ static int say_loading(uint32_t model)
 	return registry_loading(&broker, &(struct inf_ctl_loading){ .model = model });
 }
 
-/* f32[-1][n] -> the same. */
-static struct inf_signature signature_of(const char *name, int64_t n)
-{
-	struct inf_signature signature = {
-		.flags = INF_SIG_BATCHABLE, .n_inputs = 1, .n_outputs = 1, .batch_max = 16
-	};
-	struct inf_tensor_spec spec = {
-		.name = "x",
-		.dtype = INF_F32,
-		.rank = 2,
-		.flags = INF_SPEC_BATCH,
-		.dims = { -1, n },
-		.dims_max = { 0, n },
-	};
-
-	memcpy(signature.name, name, strlen(name));
-	signature.version = 1;
-	signature.inputs[0] = signature.outputs[0] = spec;
-	ck_assert_msg(!inf_signature_check(&signature), "%s", inf_signature_check(&signature));
-	return signature;
-}
-
 static int say_loaded(uint32_t model, const struct inf_signature *signature)
 {
 	struct inf_ctl_loaded msg = { .model = model, .signature = *signature };
@@ -166,7 +145,7 @@ static int say_failed(uint32_t model, const char *text)
 
 static void load(uint32_t model, const char *name, int64_t n)
 {
-	struct inf_signature signature = signature_of(name, n);
+	struct inf_signature signature = peers_signature(name, n);
 
 	assert_told(INF_CTL_LOAD, model);
 	ck_assert_int_eq(say_loading(model), 0);
@@ -297,7 +276,7 @@ END_TEST
 
 START_TEST(bad_signatures_fail_the_model_only)
 {
-	struct inf_signature signature = signature_of("other", 4);
+	struct inf_signature signature = peers_signature("other", 4);
 
 	scan("net", 1, 5);
 	assert_told(INF_CTL_LOAD, 0);
@@ -308,7 +287,7 @@ START_TEST(bad_signatures_fail_the_model_only)
 	scan("net", 1, 6);
 	assert_told(INF_CTL_LOAD, 0);
 	ck_assert_int_eq(say_loading(0), 0);
-	signature = signature_of("net", 4);
+	signature = peers_signature("net", 4);
 	signature.batch_max = INF_BATCH_MAX + 1;
 	ck_assert_int_eq(say_loaded(0, &signature), 0);
 	ck_assert_uint_eq(broker.models[0]->state, INF_MODEL_FAILED);
@@ -320,7 +299,7 @@ END_TEST
 
 START_TEST(wrong_words_are_protocol_errors)
 {
-	struct inf_signature signature = signature_of("net", 4);
+	struct inf_signature signature = peers_signature("net", 4);
 
 	ck_assert_int_eq(say_found("net", 1, 5), -EPROTO); /* no scan */
 	ck_assert_int_eq(say_scanned(0, 0), -EPROTO);

@@ -14,15 +14,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-static bool can_map_writable(int fd)
-{
-	void *map = mmap(NULL, INF_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-
-	if (map != MAP_FAILED)
-		munmap(map, INF_PAGE);
-	return map != MAP_FAILED;
-}
-
 START_TEST(handshake_and_seals)
 {
 	struct session *session;
@@ -40,12 +31,12 @@ START_TEST(handshake_and_seals)
 	ck_assert_uint_eq(peers.n_answer_fds, 3);
 	ck_assert_int_eq(inf_region_check_received(peers.answer_fds[1], INF_RESPONSE_BYTES, true),
 			 0);
-	ck_assert(!can_map_writable(peers.answer_fds[1]));
+	ck_assert(!peers_can_map_writable(peers.answer_fds[1]));
 	map = client_map(peers.answer_fds[0], INF_REQUEST_BYTES);
 	request_fd = dup(peers.answer_fds[0]);
 	client_mapped(0);
 	ck_assert_int_eq(client_hear(), INF_CTL_READY);
-	ck_assert(!can_map_writable(request_fd));
+	ck_assert(!peers_can_map_writable(request_fd));
 	ck_assert_int_lt(
 		fallocate(request_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, INF_PAGE), 0);
 	ck_assert_int_lt(ftruncate(request_fd, 0), 0);

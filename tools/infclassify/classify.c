@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* classify.c - files in, one JSON line per image out; several in flight, several processes. */
 #define _GNU_SOURCE 1
+#include "tools/common/json_text.h"
 #include "tools/infclassify/classify.h"
 #include "tools/infclassify/image.h"
 #include <errno.h>
@@ -129,26 +130,6 @@ static int read_labels(const char *path, struct labels *labels)
 	return 0;
 }
 
-/* A file name may be any bytes, JSON is UTF-8: what is none is written as \\xNN. */
-static json_t *name_json(const char *name)
-{
-	json_t *string = json_string(name);
-	char *escaped, *at;
-
-	if (string)
-		return string;
-	escaped = at = malloc(4 * strlen(name) + 1);
-	if (!escaped)
-		return NULL;
-	for (; *name; name++)
-		at += *name > 0 ? (*at = *name, 1)
-				: snprintf(at, 5, "\\x%02x", (unsigned char)*name);
-	*at = 0;
-	string = json_string(escaped);
-	free(escaped);
-	return string;
-}
-
 /* Prints and frees one line, in one write: several processes share the output. */
 static void put_line(json_t *object)
 {
@@ -166,7 +147,7 @@ static void put_line(json_t *object)
 
 static void print_error(const char *path, const char *what)
 {
-	put_line(json_pack("{s:o, s:s}", "image", name_json(path), "error", what));
+	put_line(json_pack("{s:o, s:s}", "image", json_text(path), "error", what));
 	fprintf(stderr, "infclassify: %s: %s\n", path, what);
 }
 
@@ -218,11 +199,11 @@ static void print_answer(const struct classify_options *options, const struct la
 		snprintf(number, sizeof(number), "%u", class);
 		json_array_append_new(
 			top, json_pack("{s:o, s:I, s:f}", "label",
-				       name_json(class < labels->n ? labels->names[class] : number),
+				       json_text(class < labels->n ? labels->names[class] : number),
 				       "class", (json_int_t) class, "probability",
 				       round(probability * 1e4) / 1e4));
 	}
-	put_line(json_pack("{s:o, s:o, s:f}", "image", name_json(flight->path), "top", top,
+	put_line(json_pack("{s:o, s:o, s:f}", "image", json_text(flight->path), "top", top,
 			   "latency_us", round((double)latency_ns / 100) / 10));
 }
 

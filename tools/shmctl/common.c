@@ -48,26 +48,6 @@ int print_json(const struct options *options, const char *schema, json_t *object
 	return EXIT_UNHEALTHY;
 }
 
-json_t *json_text(const char *text)
-{
-	json_t *string = json_string(text);
-	char *escaped, *at;
-
-	if (string)
-		return string;
-	escaped = at = malloc(4 * strlen(text) + 1);
-	if (!escaped)
-		return NULL;
-	for (; *text; text++)
-		at += *text >= ' ' && *text <= '~'
-			      ? (*at = *text, 1)
-			      : snprintf(at, 5, "\\x%02x", (unsigned char)*text);
-	*at = '\0';
-	string = json_string(escaped);
-	free(escaped);
-	return string;
-}
-
 uint64_t monotonic_ns(void)
 {
 	struct timespec ts;
@@ -107,7 +87,8 @@ static void on_alarm(int signal)
 static void set_alarm(const struct options *options)
 {
 #define NO_ANSWER "the broker does not answer; shmctl status says in what state it is"
-	last_words.text = options->json ? "{\n  \"error\": \"" NO_ANSWER "\",\n  \"exit_status\": 5,\n"
+	last_words.text = options->json ? "{\n  \"error\": \"" NO_ANSWER
+					  "\",\n  \"exit_status\": 5,\n"
 					  "  \"schema\": \"infbroker.error/1\"\n}\n"
 					: "shmctl: " NO_ANSWER "\n";
 	last_words.fd = options->json ? STDOUT_FILENO : STDERR_FILENO;
@@ -153,28 +134,30 @@ struct inf_client *connect_broker(const struct options *options, int *ret_status
 	return NULL;
 }
 
+static const char *word_scaled(char text[WORD_BYTES], uint64_t n, double step,
+			       const char *const *units, unsigned int n_units)
+{
+	double value = (double)n;
+	unsigned int unit = 0;
+
+	for (; unit + 1 < n_units && value >= step; unit++)
+		value /= step;
+	snprintf(text, WORD_BYTES, "%.*f %s", unit && value < 100 ? 1 : 0, value, units[unit]);
+	return text;
+}
+
 const char *word_time(char text[WORD_BYTES], uint64_t ns)
 {
 	static const char *const units[] = { "ns", "us", "ms", "s" };
-	double value = (double)ns;
-	unsigned int unit = 0;
 
-	for (; unit < 3 && value >= 1000; unit++)
-		value /= 1000;
-	snprintf(text, WORD_BYTES, "%.*f %s", unit && value < 100 ? 1 : 0, value, units[unit]);
-	return text;
+	return word_scaled(text, ns, 1000, units, 4);
 }
 
 const char *word_bytes(char text[WORD_BYTES], uint64_t n_bytes)
 {
 	static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB" };
-	double value = (double)n_bytes;
-	unsigned int unit = 0;
 
-	for (; unit < 4 && value >= 1024; unit++)
-		value /= 1024;
-	snprintf(text, WORD_BYTES, "%.*f %s", unit && value < 100 ? 1 : 0, value, units[unit]);
-	return text;
+	return word_scaled(text, n_bytes, 1024, units, 5);
 }
 
 const char *word_shape(char text[SHAPE_BYTES], const struct inf_tensor_spec *spec)

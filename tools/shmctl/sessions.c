@@ -4,9 +4,10 @@
 #include "shm/atomics.h"
 #include "tools/shmctl/shmctl.h"
 #include "tools/shmctl/stats.h"
+#include <dirent.h>
 #include <errno.h>
-#include <glob.h>
 #include <inttypes.h>
+#include <libgen.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
@@ -71,21 +72,32 @@ static int show_user(struct listing *listing, const char *path)
 	return 0;
 }
 
-/* All that may be read. Where the folder cannot be listed the user's own file is still known by name. */
+/*
+ * All that may be read. Where the folder cannot be listed the user's own file is still known by
+ * name. A file that is just being made has no magic yet, and is refused like any other.
+ */
 static void show_users(struct listing *listing, const char *socket_path)
 {
-	char own[PATH_MAX + 32], pattern[PATH_MAX + 32];
-	glob_t files;
+	char path[2 * PATH_MAX], folder[PATH_MAX], prefix[PATH_MAX + 8];
+	const char *slash = strrchr(socket_path, '/');
+	struct dirent *entry;
+	DIR *dir;
 
-	snprintf(own, sizeof(own), "%s.stats.%u", socket_path, (unsigned int)geteuid());
-	snprintf(pattern, sizeof(pattern), "%s.stats.[0-9]*", socket_path);
-	if (glob(pattern, 0, NULL, &files) != 0) {
-		show_user(listing, own);
+	snprintf(folder, sizeof(folder), "%s", socket_path);
+	dir = opendir(dirname(folder));
+	if (!dir) {
+		snprintf(path, sizeof(path), "%s.stats.%u", socket_path, (unsigned int)geteuid());
+		show_user(listing, path);
 		return;
 	}
-	for (size_t i = 0; i < files.gl_pathc; i++)
-		show_user(listing, files.gl_pathv[i]);
-	globfree(&files);
+	snprintf(prefix, sizeof(prefix), "%s.stats.", slash ? slash + 1 : socket_path);
+	while ((entry = readdir(dir))) {
+		if (strncmp(entry->d_name, prefix, strlen(prefix)) != 0)
+			continue;
+		snprintf(path, sizeof(path), "%s/%s", folder, entry->d_name);
+		show_user(listing, path);
+	}
+	closedir(dir);
 }
 
 static int run(const struct options *options, int argc, char **argv)

@@ -8,6 +8,7 @@
 #ifndef SHMCTL_SHMCTL_H
 #define SHMCTL_SHMCTL_H
 
+#include "tools/common/json_text.h"
 #include <inf/client.h>
 #include <jansson.h>
 #include <stdbool.h>
@@ -46,9 +47,6 @@ int fail(const struct options *options, enum exit_status status, const char *for
 /* Prints and frees `object`, with its "schema". Takes over the reference. Returns EXIT_OK, or EXIT_UNHEALTHY where the
  * output could not be written. */
 int print_json(const struct options *options, const char *schema, json_t *object);
-
-/* A JSON string of bytes that a client chose: what is no UTF-8 is escaped. */
-json_t *json_text(const char *text);
 
 /* Connects; on failure has said why and *ret_status is the exit status. A broker that does not answer within the
  * timeout ends the program. */

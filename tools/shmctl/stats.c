@@ -100,41 +100,43 @@ const struct inf_stats_public *stats_find(const struct options *options, char *r
 	return find(options, ret_path, &stats) ? NULL : stats;
 }
 
-const struct inf_stats_public *stats_open(const struct options *options, char *ret_path,
-					  int *ret_status)
+/* No statistics file at any of the places: nobody there, or a broker that could not make one. */
+static int fail_absent(const struct options *options)
 {
 	char paths[PLACES_MAX][PATH_MAX];
-	const struct inf_stats_public *stats = NULL;
+	unsigned int n = places(options, paths);
 	struct stat status;
-	int r = find(options, ret_path, &stats);
 
-	if (!r)
-		return stats;
-	if (places(options, paths) == 1 && strlen(paths[0]) > SOCKET_PATH_MAX)
-		r = -ENAMETOOLONG;
-	for (unsigned int i = 0; r == -ENOENT && i < places(options, paths); i++)
-		if (stat(paths[i], &status) == 0 && S_ISSOCK(status.st_mode)) {
-			*ret_status = fail(
+	if (n == 1 && strlen(paths[0]) > SOCKET_PATH_MAX)
+		return fail(options, EXIT_UNHEALTHY, "%s: a socket's path has at most %zu bytes",
+			    paths[0], SOCKET_PATH_MAX);
+	for (unsigned int i = 0; i < n; i++)
+		if (stat(paths[i], &status) == 0 && S_ISSOCK(status.st_mode))
+			return fail(
 				options, EXIT_UNHEALTHY,
 				"there is a socket at %s, but no statistics file beside it; the "
 				"broker's log says why",
 				paths[i]);
-			return NULL;
-		}
+	return fail(
+		options, EXIT_NOT_RUNNING,
+		"no broker runs at %s%s%s (no SOCKET.stats there); start infbroker, or name its "
+		"socket with --socket or $INFBROKER_SOCKET",
+		paths[0], n > 1 ? " or " : "", n > 1 ? paths[1] : "");
+}
+
+const struct inf_stats_public *stats_open(const struct options *options, char *ret_path,
+					  int *ret_status)
+{
+	const struct inf_stats_public *stats = NULL;
+	int r = find(options, ret_path, &stats);
+
 	switch (r) {
-	case -ENAMETOOLONG:
-		*ret_status =
-			fail(options, EXIT_UNHEALTHY, "%s: a socket's path has at most %zu bytes",
-			     paths[0], SOCKET_PATH_MAX);
-		break;
+	case 0:
+		return stats;
 	case -ENOENT:
 	case -ENOTDIR:
-		r = places(options, paths) == 1 ? 0 : 1;
-		*ret_status =
-			fail(options, EXIT_NOT_RUNNING,
-			     "no broker runs at %s%s%s (no %s.stats there); start infbroker, or "
-			     "name its socket with --socket or $INFBROKER_SOCKET",
-			     paths[0], r ? " or " : "", r ? paths[1] : "", "SOCKET");
+	case -ENAMETOOLONG:
+		*ret_status = fail_absent(options);
 		break;
 	case -EACCES:
 	case -EPERM:
@@ -166,33 +168,6 @@ const struct inf_stats_user *stats_open_user(const char *path, int *ret_error)
 	return stats;
 }
 
-/* State letter and start time of a process: fields 3 and 22 of proc(5)'s stat, behind the name in parentheses. */
-static int read_process(uint32_t pid, char *ret_state, uint64_t *ret_ticks)
-{
-	char path[64], text[1024];
-	const char *at;
-	ssize_t n;
-	int fd;
-
-	snprintf(path, sizeof(path), "/proc/%" PRIu32 "/stat", pid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	n = read(fd, text, sizeof(text) - 1);
-	close(fd);
-	if (n <= 0)
-		return -ESRCH;
-	text[n] = '\0';
-	at = strrchr(text, ')');
-	if (!at || strlen(at) < 4)
-		return -EBADMSG;
-	*ret_state = at[2];
-	for (int field = 2; at && field < 22; field++)
-		at = strchr(at + 1, ' ');
-	*ret_ticks = at ? strtoull(at, NULL, 10) : 0;
-	return 0;
-}
-
 enum life stats_life(const struct inf_stats_head *head)
 {
 	uint64_t ticks;
@@ -201,7 +176,7 @@ enum life stats_life(const struct inf_stats_head *head)
 	if (head->pid == 0 || head->pid > INT_MAX ||
 	    (kill((pid_t)head->pid, 0) < 0 && errno == ESRCH))
 		return LIFE_GONE;
-	if (read_process(head->pid, &state, &ticks))
+	if (inf_stats_process(head->pid, &state, &ticks) < 0)
 		return LIFE_RUNNING; /* it exists, but /proc does not show it to us */
 	if (ticks != head->start_ticks || state == 'Z' || state == 'X')
 		return LIFE_GONE;

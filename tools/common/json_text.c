@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* json_text.c - file names and what clients call themselves may be any bytes, JSON is UTF-8. */
+#include "tools/common/json_text.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+json_t *json_text(const char *text)
+{
+	json_t *string = json_string(text);
+	char *escaped, *at;
+
+	if (string)
+		return string;
+	escaped = at = malloc(4 * strlen(text) + 1);
+	if (!escaped)
+		return NULL;
+	for (; *text; text++)
+		at += *text >= ' ' && *text <= '~'
+			      ? (*at = *text, 1)
+			      : snprintf(at, 5, "\\x%02x", (unsigned char)*text);
+	*at = '\0';
+	string = json_string(escaped);
+	free(escaped);
+	return string;
+}
