@@ -26,6 +26,8 @@ run_one() {
 		"$(awk -v a="$start" -v b="$EPOCHREALTIME" 'BEGIN { print b - a }')"
 	if [ "$f" -gt 0 ]; then
 		echo "  --- $name ended with $rc:"
+		# What failed, wherever it was said, and how it ended.
+		head -n -60 "$out" | grep -aE -A 2 '^(NOT OK|[^ ]+:[0-9]+:[FE]:)' | sed 's/^/  | /'
 		tail -n 60 "$out" | sed 's/^/  | /'
 	else
 		grep -a '^skip - ' "$out" | sed 's/^/    /'

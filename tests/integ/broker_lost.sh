@@ -29,7 +29,7 @@ else
 fi
 gone() {
 	for _ in $(seq 20); do
-		kill -0 "$executor" 2>/dev/null || return 0
+		has_ended "$executor" && return 0
 		read -r -t 0.1 <> <(:) || true
 	done
 	return 1

@@ -5,6 +5,7 @@
 #   broker_start --builtin ...     starts $BUILD/infbroker with these options, waits until it listens and its models settled
 #   broker_stop                    SIGTERM, waits; fails where it does not end by itself with status 0
 #   ok NAME / not_ok NAME WHY      count a result;  check NAME COMMAND...  runs and counts
+#   has_ended PID                  is it no more, or a zombie
 #   finish                         prints "N passed, N failed, N skipped" and exits
 #
 # $BUILD (build), $INF_LOOP (io_uring | epoll) choose what is tested. Everything lives in $RUN, removed at the end.
@@ -52,6 +53,9 @@ broker_stop() {
 	[ $rc -eq 0 ] || { echo "the broker ended with $rc:"; tail -n 20 "$RUN/broker.log"; }
 	return $rc
 }
+
+# Whoever is its parent now may take its time to bury it: a zombie has ended.
+has_ended() { case $(ps -o stat= -p "$1") in '' | Z*) ;; *) false ;; esac }
 
 executor_pid() { pgrep -P "$BROKER" -f infbroker-executor | head -n 1; }
 

@@ -73,7 +73,6 @@ ends() {
 	BACKGROUND=("${kept[@]}")
 	return $rc
 }
-has_ended() { case $(ps -o stat= -p "$1") in '' | Z*) ;; *) false ;; esac }
 
 other_user() {
 	[ "$(id -u)" = 0 ] && command -v setpriv >/dev/null || return 1
