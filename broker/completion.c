@@ -7,6 +7,7 @@
 #include "broker/completion.h"
 #include "broker/intake.h"
 #include "broker/output.h"
+#include "shm/probes.h"
 
 static void mark_dirty(struct broker *broker, struct lane *lane)
 {
@@ -55,6 +56,7 @@ void completion_post(struct broker *broker, struct job *job, enum inf_status sta
 		.rows = job->rows,
 	};
 
+	INF_PROBE3(complete, job->session->id, job->pos, status);
 	account(broker, job);
 	if (job->dispatched_ns) {
 		body.queue_us = to_us(job->dispatched_ns - job->accepted_ns);

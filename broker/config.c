@@ -72,6 +72,7 @@ enum option_id {
 	OPTION_THREADS,
 	OPTION_LOOP,
 	OPTION_SPIN_NS,
+	OPTION_NO_SPIN,
 	OPTION_VERBOSE,
 	OPTION_DEBUG,
 	OPTION_HELP,
@@ -88,6 +89,7 @@ static const struct option fixed_options[] = {
 	{ "threads", required_argument, NULL, OPTION_THREADS },
 	{ "loop", required_argument, NULL, OPTION_LOOP },
 	{ "spin-ns", required_argument, NULL, OPTION_SPIN_NS },
+	{ "no-spin", no_argument, NULL, OPTION_NO_SPIN },
 	{ "verbose", no_argument, NULL, OPTION_VERBOSE },
 	{ "debug", no_argument, NULL, OPTION_DEBUG },
 	{ "help", no_argument, NULL, OPTION_HELP },
@@ -120,7 +122,9 @@ static const char help_head[] =
 	"\n"
 	"Running:\n"
 	"  --loop KIND         io_uring or epoll; default: $INF_LOOP, else io_uring if it works\n"
-	"  --spin-ns N         look for work so long before sleeping; default: measured\n"
+	"  --spin-ns N         the front looks for work so long before it sleeps; default:\n"
+	"                      measured\n"
+	"  --no-spin           front, executor and clients sleep at once: less CPU, later answers\n"
 	"  --verbose           log each session\n"
 	"  --debug             allow debuggers and core dumps (clients of the same user could\n"
 	"                      then reach into the broker's memory)\n"
@@ -327,6 +331,9 @@ static int option_apply(struct config *config, int id, const char *text)
 		if (r == 0)
 			config->spin_ns = (int32_t)value;
 		return r;
+	case OPTION_NO_SPIN:
+		config->no_spin = true;
+		return 0;
 	case OPTION_VERBOSE:
 		config->verbose = true;
 		return 0;

@@ -4,31 +4,52 @@
  *
  * An instance has at most two batches: one that runs and one that waits ready behind it, so that it never waits for us.
  * The one behind is only made when it is full: until the instance is free, a smaller one is better left growing.
+ *
+ * A sleeping instance is not woken while another one will be done sooner than the sleeper would be awake: waking it would
+ * cost the request W instead of less, and both of them their place on a core.
  */
 #include "broker/dispatch.h"
 #include "broker/output.h"
 #include "broker/policy/timing.h"
+#include "shm/probes.h"
 #include <linux/futex.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+/* Will what it runs have ended before a sleeper could be awake? Unknown counts as no. */
+static bool ends_soon(const struct broker *broker, const struct instance *instance)
+{
+	const struct batch *batch = &instance->batches[instance->head % INF_BATCHES];
+
+	return batch->predicted_ns && batch->predicted_ns < broker->wake_ns;
+}
+
 struct instance *dispatch_free_instance(struct broker *broker, bool *ret_full)
 {
 	struct executor *executor = &broker->executor;
-	struct instance *behind = NULL;
+	struct instance *behind = NULL, *sleeper = NULL;
+	bool soon = false;
 
+	*ret_full = false;
 	if (executor->state != EXECUTOR_READY)
 		return NULL;
 	for (uint32_t i = 0; i < executor->n_instances; i++) {
 		struct instance *instance = &executor->instances[i];
 
 		if (instance->tail == instance->head) {
-			*ret_full = false;
-			return instance;
+			/* A hint: the executor may write what it likes. */
+			if (!inf_load32(&instance->done->parked.v))
+				return instance;
+			if (!sleeper)
+				sleeper = instance;
+			continue;
 		}
+		soon |= ends_soon(broker, instance);
 		if (instance->tail - instance->head == 1 && !behind)
 			behind = instance;
 	}
+	if (sleeper && !soon)
+		return sleeper;
 	*ret_full = true;
 	return behind;
 }
@@ -46,24 +67,39 @@ uint32_t dispatch_rows(const struct broker *broker, const struct model *model, b
 	/* What fills all of them needs no sharing out. */
 	if (waiting >= (uint64_t)n_free * model->batch_best)
 		return model->batch_best;
-	rows = timing_share_rows(model->time_ns, (uint32_t)waiting, n_free, broker->wake_ns);
+	/* By what warm-up measured: a size that is not used any more does not get its t[b] corrected, so one
+	 * slow lone row would end the sharing for long. */
+	rows = timing_share_rows(model->base_ns, (uint32_t)waiting, n_free, broker->wake_ns);
 	return rows < model->batch_best ? rows : model->batch_best;
+}
+
+/* The next model in turn for which something waits, from `i` steps on; NULL = none. */
+static struct model *next_waiting(const struct broker *broker, uint32_t i, uint32_t *ret_i)
+{
+	for (; i < broker->models_end; i++) {
+		struct model *model = broker->models[(broker->model_turn + i) % broker->models_end];
+
+		if (model && model->loaded && !queue_is_empty(&model->queue)) {
+			*ret_i = i;
+			return model;
+		}
+	}
+	return NULL;
 }
 
 struct model *dispatch_pick_model(struct broker *broker, bool full)
 {
-	for (uint32_t i = 0; i < MODELS_MAX; i++) {
-		uint32_t at = (broker->model_turn + i) % MODELS_MAX;
-		struct model *model = broker->models[at];
+	uint32_t i, other;
+	struct model *model = next_waiting(broker, 0, &i);
 
-		if (!model || !model->loaded || queue_is_empty(&model->queue))
-			continue;
-		if (full && model->queue.rows < model->batch_best)
-			continue;
-		broker->model_turn = at + 1;
-		return model;
-	}
-	return NULL;
+	if (!model)
+		return NULL;
+	/* Growing pays only while nobody else waits: or a model that keeps its batches full would have the place
+	 * behind the running batch for ever, and a sparse one no turn at all. */
+	if (full && model->queue.rows < model->batch_best && !next_waiting(broker, i + 1, &other))
+		return NULL;
+	broker->model_turn = (broker->model_turn + i) % broker->models_end + 1;
+	return model;
 }
 
 static void write_entry(struct inf_batch_entry *entry, const struct job *job, const struct batch_part *part,
@@ -136,6 +172,7 @@ uint32_t dispatch_batch(struct broker *broker, struct instance *instance, struct
 	slot->n_ext = n_ext;
 	/* Release: pairs with the instance's acquire, it sees the entries. */
 	inf_store64_release(&slot->seq, instance->tail + 1);
+	INF_PROBE3(dispatch, instance->idx, instance->tail, n_rows);
 	instance->tail++;
 	wake(instance, slot);
 	return n;

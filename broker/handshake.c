@@ -246,7 +246,8 @@ static void fill_head(const struct broker *broker, struct session *session)
 	head->features = session->features;
 	head->epoch = broker->epoch;
 	head->start = session->start;
-	head->wake_ns = broker->wake_ns;
+	head->spin_ns = broker->spin_ns;
+	head->must_yield = broker->one_cpu;
 	inf_store32(&head->may_spin.v, 0);
 	/* Release: pairs with the client's acquire; READY says the same. */
 	inf_store64_release(&head->magic, INF_RESPONSE_MAGIC);
@@ -273,7 +274,9 @@ void handshake_mapped(struct broker *broker, struct session *session, const unio
 					  : "its request region cannot be sealed");
 		return;
 	}
-	session->bell_source = (struct loop_source){ .fd = session->bell_fd, .on_event = on_bell };
+	session->bell_source = (struct loop_source){ .fd = session->bell_fd,
+						   .on_event = on_bell,
+						   .is_bell = true };
 	r = loop_add(broker->loop, &session->bell_source);
 	if (r < 0) {
 		session_end(broker, session, "its doorbell cannot be watched");

@@ -54,6 +54,8 @@ struct lane {
 	uint64_t worked_ns; /* last time something was found */
 	struct job *jobs;   /* in flight, newest first */
 	int event_fd;	    /* our end of the socketpair, -1 = none */
+	uint32_t woken_parked; /* its `parked` at our last wake, and when that was */
+	uint64_t woken_ns;
 };
 
 struct job {
@@ -281,6 +283,9 @@ struct broker {
 	uint64_t now_ns; /* CLOCK_MONOTONIC, taken once per turn */
 	uint64_t epoch;
 	uint32_t wake_ns; /* W: one park + wake, calibrated at start */
+	bool one_cpu;	  /* of our own: whoever looks for work must yield in between */
+	uint64_t no_spin_until_ns; /* a yield took too long */
+	uint32_t spin_ns; /* how long each party looks for work before it sleeps: W, or 0 where that cannot win */
 	uint32_t tid;
 	int listen_fd;
 	bool draining; /* SIGTERM: no new sessions, no new requests; end when nothing is in flight */
@@ -296,6 +301,7 @@ struct broker {
 	uint32_t n_dirty;
 
 	struct model *models[MODELS_MAX]; /* NULL = unused */
+	uint32_t models_end;		  /* no model has this index or a higher one */
 	uint32_t model_turn;
 	uint32_t n_superseded; /* models that wait to be freed by registry_reap() */
 	struct registry *registry; /* what the last scan found, see registry.c */
@@ -321,6 +327,7 @@ struct broker {
 	uint32_t n_retired;	 /* output pools of earlier generations with held blocks */
 	uint64_t retired_seen_ns; /* when they were last looked at */
 
+	uint64_t refreshed_ns, news_refreshed; /* of the last stats_refresh(): when, and loop_news() then */
 	struct inf_stats_public *stats; /* never NULL: private memory where the file cannot be made */
 };
 

@@ -63,6 +63,7 @@ bool loop_fire(struct loop *loop, uint64_t id, uint32_t events)
 	if (!source)
 		return false;
 	source->events = events;
+	loop->n_news += !source->is_bell;
 	source->on_event(source, loop->context);
 	return true;
 }
@@ -134,6 +135,11 @@ bool loop_pending(struct loop *loop)
 int loop_poll(struct loop *loop)
 {
 	return loop->ops->turn(loop, false);
+}
+
+uint64_t loop_news(const struct loop *loop)
+{
+	return loop->n_news;
 }
 
 int loop_wait(struct loop *loop)

@@ -18,6 +18,7 @@ struct loop_source {
 	int fd; /* -1 = not in a loop */
 	uint32_t events; /* as in the last callback: EPOLLIN | EPOLLHUP | EPOLLERR */
 	void (*on_event)(struct loop_source *source, void *context);
+	bool is_bell; /* its events are no news (loop_news()) */
 	uint64_t id; /* of this registration: a late event of an earlier one is dropped */
 };
 
@@ -38,6 +39,8 @@ void loop_del(struct loop *loop, struct loop_source *source);
 bool loop_pending(struct loop *loop);
 /* Runs callbacks of what is there without waiting. Returns how many, or -errno. */
 int loop_poll(struct loop *loop);
+/* Counts the callbacks that ran, those of bells aside. */
+uint64_t loop_news(const struct loop *loop);
 /* Sleeps until something is there, runs the callbacks. Returns how many (0 after a signal), or -errno. */
 int loop_wait(struct loop *loop);
 

@@ -34,6 +34,7 @@ struct loop {
 	struct loop_slot *slots;
 	uint32_t n_slots;
 	uint32_t free_slot; /* n_slots = none */
+	uint64_t n_news;
 };
 
 /* 0, or -errno: -ENOSYS where the kernel has no io_uring or an old one, -EPERM where it is

@@ -5,9 +5,11 @@
  * Signals are read from a signalfd in the loop, so that no handler ever interrupts a turn. TERM and
  * INT drain; a second one stops at once. HUP scans for models.
  */
+#define ONE_CPU_WAKES 4u /* two parties' turns, each way */
 #define _GNU_SOURCE 1
 #include "broker/calibrate.h"
 #include "broker/config.h"
+#include "broker/cpus.h"
 #include "broker/job.h"
 #include "broker/listener.h"
 #include "broker/log.h"
@@ -125,8 +127,8 @@ static void ready_tell(const struct broker *broker)
 
 	if (!broker->config->models_path && !broker->config->builtin)
 		log_line("serves no models: give --models DIR or --builtin");
-	log_line("listening at %s (%s, wake %" PRIu32 " ns)", listener_path(),
-		 loop_name(broker->loop), broker->wake_ns);
+	log_line("listening at %s (%s, wake %" PRIu32 " ns, spin %" PRIu32 " ns)", listener_path(),
+		 loop_name(broker->loop), broker->wake_ns, broker->spin_ns);
 	snprintf(state, sizeof(state), "READY=1\nSTATUS=listening at %s", listener_path());
 	if (sd_notify_send(state) < 0)
 		log_line("NOTIFY_SOCKET does not take the readiness message");
@@ -173,6 +175,20 @@ static int serve_on_loop(struct broker *broker, struct loop_source *signals)
 	return r;
 }
 
+/*
+ * On one processor all parties take turns: a look costs a yield, and the next thing to be seen is up to a round of them away.
+ * A quota of processor time is not to be spent on looking.
+ */
+static void set_spin(struct broker *broker)
+{
+	uint32_t usable = cpus_usable_milli();
+
+	broker->one_cpu = usable == 1000;
+	if (broker->config->no_spin || usable < 1000 || (usable > 1000 && usable < 2000))
+		return;
+	broker->spin_ns = broker->one_cpu ? ONE_CPU_WAKES * broker->wake_ns : broker->wake_ns;
+}
+
 static int start(struct broker *broker)
 {
 	const struct config *config = broker->config;
@@ -185,6 +201,7 @@ static int start(struct broker *broker)
 	if (signals.fd < 0)
 		return failed("signals", signals.fd, "raise RLIMIT_NOFILE");
 	broker->wake_ns = calibrate_wake_ns();
+	set_spin(broker);
 	r = loop_new(&broker->loop, config->loop,
 		     (uint32_t)config->sessions_max * SOURCES_PER_SESSION + SOURCES_OWN, broker);
 	if (r < 0)

@@ -30,6 +30,7 @@
 #include "broker/stats.h"
 #include "broker/supervisor.h"
 #include "broker/wake.h"
+#include "shm/probes.h"
 #include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
@@ -39,6 +40,7 @@
 #define TURNS_PER_RETIRE 256u /* busy turns between two looks for idle lanes */
 #define STATS_EVERY_NS 100000000u
 #define LEARN_PER_RELAX 256u
+#define LOOKS_PER_TURN 8u
 
 static uint64_t now(void)
 {
@@ -62,7 +64,9 @@ static uint32_t accept_lane(struct broker *broker, struct lane *lane)
 		case INTAKE_NONE:
 			goto out;
 		case INTAKE_JOB:
+			INF_PROBE3(accept, session->id, result.job->pos, result.job->handle->model->id);
 			queue_push(&result.job->handle->model->queue, &result.job->handle->client, &result.job->item);
+			stats_model_hot(result.job->handle->model);
 			break;
 		case INTAKE_ANSWER:
 			completion_answer(broker, lane, result.tag, result.rows, result.status, result.retry_after_us);
@@ -74,6 +78,7 @@ static uint32_t accept_lane(struct broker *broker, struct lane *lane)
 	}
 out:
 	if (n) {
+		stats_session_hot(session);
 		lane->worked_ns = broker->now_ns;
 		intake_credit(lane);
 	}
@@ -128,6 +133,7 @@ static bool form_batch(struct broker *broker, struct instance *instance, struct 
 
 		batch_untake(queue, suspect ? &broker->suspect_client : &job->handle->client, &parts[n]);
 	}
+	stats_model_hot(model);
 	return true;
 }
 
@@ -151,6 +157,8 @@ static void dispatch(struct broker *broker)
 	struct model *model;
 	bool full;
 
+	if (!broker->n_jobs)
+		return;
 	if (broker->suspect_running || !queue_is_empty(&broker->suspects)) {
 		if (!broker->n_running && !queue_is_empty(&broker->suspects))
 			dispatch_suspect(broker);
@@ -168,6 +176,7 @@ static void learn(struct broker *broker, struct model *model, uint32_t rows, uin
 {
 	model->stats->n_batches++;
 	model->stats->n_rows += rows;
+	inf_histogram_add(&model->stats->batch, took_ns);
 	broker->executor.n_deaths_in_row = 0;
 	timing_learn(model->time_ns, rows, took_ns);
 	if (++model->n_learned % LEARN_PER_RELAX == 0) {
@@ -217,6 +226,7 @@ static uint32_t collect_instance(struct broker *broker, struct instance *instanc
 		broker->n_running--;
 		broker->suspect_running = false;
 		batch->model->rows_running -= batch->n_rows;
+		stats_model_hot(batch->model);
 		learn(broker, batch->model, batch->n_rows, result.work_ns);
 		for (uint32_t i = 0; i < batch->n_parts; i++)
 			finish(broker, &batch->parts[i], (enum inf_status)result.status[i]);
@@ -237,6 +247,14 @@ static uint32_t collect(struct broker *broker)
 
 /* --- turn, spin, park ------------------------------------------------------------------------------------ */
 
+static bool done_have_work(const struct broker *broker)
+{
+	for (uint32_t i = 0; broker->n_running && i < broker->executor.n_instances; i++)
+		if (broker->executor.instances[i].ready && collect_has_work(&broker->executor.instances[i]))
+			return true;
+	return false;
+}
+
 static uint32_t turn(struct broker *broker)
 {
 	uint32_t n = collect(broker);
@@ -245,14 +263,6 @@ static uint32_t turn(struct broker *broker)
 	dispatch(broker);
 	wake_clients(broker);
 	return n;
-}
-
-static bool done_have_work(const struct broker *broker)
-{
-	for (uint32_t i = 0; i < broker->executor.n_instances; i++)
-		if (broker->executor.instances[i].ready && collect_has_work(&broker->executor.instances[i]))
-			return true;
-	return false;
 }
 
 static void arm_instances(struct broker *broker)
@@ -265,6 +275,19 @@ static void arm_instances(struct broker *broker)
 	}
 }
 
+/* The files, brought up to date where requests alone do not keep them so. */
+static void refresh(struct broker *broker)
+{
+	uint64_t news = loop_news(broker->loop);
+
+	if (news == broker->news_refreshed && broker->now_ns - broker->refreshed_ns < STATS_EVERY_NS)
+		return;
+	broker->news_refreshed = news;
+	broker->refreshed_ns = broker->now_ns;
+	stats_refresh(broker);
+	log_flush();
+}
+
 static int park(struct broker *broker)
 {
 	lanes_arm(broker);
@@ -274,17 +297,17 @@ static int park(struct broker *broker)
 	if (lanes_have_work(broker) || done_have_work(broker))
 		return 0;
 	lanes_drop_idle(broker);
-	stats_refresh(broker);
-	log_flush();
+	refresh(broker);
+	stats_jobs_hot(broker);
 	broker->stats->n_parks++;
 
 	int r = loop_wait(broker->loop);
 
-	broker->now_ns = now();
 	return r < 0 ? r : 0;
 }
 
-/* Is every running batch predicted to take longer than a park and a wake? Unknown counts as long. */
+/* Is every running batch one that takes longer than a park and a wake, be it nearly done? Unknown counts as long. Beside a
+ * thread that computes a yield may last until the end of its time slice (4 ms); a wake-up preempts it at once. */
 static bool only_long_batches(const struct broker *broker, uint64_t budget_ns)
 {
 	for (uint32_t i = 0; i < broker->executor.n_instances; i++) {
@@ -293,40 +316,49 @@ static bool only_long_batches(const struct broker *broker, uint64_t budget_ns)
 
 		if (instance->head == instance->tail)
 			continue;
-		if (batch->predicted_ns && batch->predicted_ns <= broker->now_ns - batch->dispatched_ns + budget_ns)
+		if (batch->predicted_ns && batch->predicted_ns <= budget_ns)
 			return false;
 	}
 	return true;
 }
 
-/* Nothing was found: wait a little, or sleep. */
-static int rest(struct broker *broker, uint64_t idle_ns)
+static void yield(struct broker *broker)
 {
-	uint64_t budget_ns = broker->config->spin_ns >= 0 ? (uint64_t)broker->config->spin_ns : broker->wake_ns;
+	uint64_t before_ns = broker->now_ns;
 
-	if (idle_ns >= budget_ns || (broker->n_running && only_long_batches(broker, budget_ns)))
+	sched_yield();
+	broker->now_ns = now();
+	if (broker->now_ns - before_ns > INF_YIELD_LOST_NS)
+		broker->no_spin_until_ns = broker->now_ns + INF_NO_SPIN_NS;
+}
+
+/* Nothing was found: wait a little, or sleep. */
+static int rest(struct broker *broker, uint64_t idle_ns, uint64_t budget_ns)
+{
+	if (idle_ns >= budget_ns || broker->now_ns < broker->no_spin_until_ns || (broker->n_running && only_long_batches(broker, budget_ns)))
 		return park(broker);
-	if (broker->n_running)
-		sched_yield(); /* the executor may share our core */
-	else
+	if (broker->n_running || broker->one_cpu) {
+		yield(broker); /* the executor may share our core */
+		return 0;
+	}
+	/* The clock, and what else a turn looks at, costs as much as several looks at the lanes. */
+	for (uint32_t i = 0; i < LOOKS_PER_TURN && !lanes_have_work(broker); i++)
 		inf_pause();
 	return 0;
 }
 
 /* What needs doing now and then while the front is too busy to park. */
-static void housekeep(struct broker *broker, uint64_t *stats_ns)
+static void housekeep(struct broker *broker)
 {
 	lanes_retire(broker);
-	if (broker->now_ns - *stats_ns < STATS_EVERY_NS)
-		return;
-	*stats_ns = broker->now_ns;
-	stats_refresh(broker);
-	log_flush();
+	stats_jobs_hot(broker);
+	refresh(broker);
 }
 
 int pipeline_run(struct broker *broker)
 {
-	uint64_t idle_since_ns = 0, stats_ns = 0;
+	uint64_t budget_ns = broker->config->spin_ns >= 0 ? (uint64_t)broker->config->spin_ns : broker->spin_ns;
+	uint64_t idle_since_ns = 0;
 	uint32_t turns = 0;
 	int r = 0;
 
@@ -335,7 +367,8 @@ int pipeline_run(struct broker *broker)
 		if (loop_pending(broker->loop))
 			r = loop_poll(broker->loop);
 		broker->now_ns = now();
-		if (turn(broker))
+		/* Who does not spin parks at once: parking looks again. */
+		if (turn(broker) && budget_ns)
 			idle_since_ns = 0;
 		else if (!idle_since_ns)
 			idle_since_ns = broker->now_ns;
@@ -343,9 +376,9 @@ int pipeline_run(struct broker *broker)
 		if (broker->draining && !broker->n_jobs)
 			break;
 		if (++turns % TURNS_PER_RETIRE == 0)
-			housekeep(broker, &stats_ns);
+			housekeep(broker);
 		if (r >= 0 && idle_since_ns)
-			r = rest(broker, broker->now_ns - idle_since_ns);
+			r = rest(broker, broker->now_ns - idle_since_ns, budget_ns);
 	}
 	return r < 0 ? r : 0;
 }

@@ -194,6 +194,8 @@ static struct model *entry_new(struct broker *broker, const struct found *found)
 	memcpy(model->stats->name, model->name, sizeof(model->stats->name));
 	identify(model, found);
 	broker->models[at] = model;
+	if (at >= broker->models_end)
+		broker->models_end = at + 1;
 	return model;
 }
 

@@ -22,7 +22,8 @@
 #define EXECUTOR_FD	3
 #define EXECUTOR_NAME	"infbroker-executor"
 #define ENVIRONMENT_MAX 1024u
-#define ARGUMENTS_MAX	12u
+#define ARGUMENTS_MAX	16u
+#define NUMBERS		3u
 
 extern char **environ;
 
@@ -48,8 +49,8 @@ static char *argument(const char *text)
 }
 
 /* What it is to be started with; `numbers` has room for what argv points to. */
-static void fill_arguments(const struct config *config, const char *path, char numbers[2][16],
-			   char *argv[ARGUMENTS_MAX])
+static void fill_arguments(const struct config *config, const char *path, uint32_t spin_ns,
+			   char numbers[NUMBERS][16], char *argv[ARGUMENTS_MAX])
 {
 	uint32_t n = 0;
 
@@ -70,6 +71,9 @@ static void fill_arguments(const struct config *config, const char *path, char n
 		argv[n++] = argument("--threads");
 		argv[n++] = numbers[1];
 	}
+	snprintf(numbers[2], sizeof(numbers[2]), "%" PRIu32, spin_ns);
+	argv[n++] = argument("--spin-ns");
+	argv[n++] = numbers[2];
 	if (config->verbose)
 		argv[n++] = argument("--verbose");
 	argv[n] = NULL;
@@ -121,11 +125,12 @@ static int fill_attributes(posix_spawnattr_t *attributes)
 	return r;
 }
 
-int spawn_executor(const struct config *config, const char *path, int socket_fd, pid_t *ret_pid)
+int spawn_executor(const struct config *config, const char *path, uint32_t spin_ns, int socket_fd,
+		   pid_t *ret_pid)
 {
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attributes;
-	char *environment[ENVIRONMENT_MAX], *argv[ARGUMENTS_MAX], numbers[2][16];
+	char *environment[ENVIRONMENT_MAX], *argv[ARGUMENTS_MAX], numbers[NUMBERS][16];
 	int r = posix_spawn_file_actions_init(&actions);
 
 	if (r)
@@ -135,7 +140,7 @@ int spawn_executor(const struct config *config, const char *path, int socket_fd,
 		posix_spawn_file_actions_destroy(&actions);
 		return -r;
 	}
-	fill_arguments(config, path, numbers, argv);
+	fill_arguments(config, path, spin_ns, numbers, argv);
 	fill_environment(environment);
 	r = fill_actions(&actions, socket_fd);
 	if (r == 0)

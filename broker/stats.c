@@ -215,6 +215,8 @@ int stats_open(struct broker *broker)
 	snprintf(public->socket_path, sizeof(public->socket_path), "%s", listener_path());
 	snprintf(public->models_path, sizeof(public->models_path), "%s",
 		 broker->config->models_path ? broker->config->models_path : "");
+	public->wake_ns = broker->wake_ns;
+	public->spin_ns = broker->spin_ns;
 	limits_fill(public, broker->config);
 	broker->stats = public;
 	stats_refresh(broker);
@@ -412,6 +414,11 @@ static void executor_copy(struct inf_stats_public *public, const struct executor
 	inf_store64(&public->executor_generation, executor->generation);
 	if (memcmp(public->device, executor->device, sizeof(public->device)) != 0)
 		memcpy(public->device, executor->device, sizeof(public->device));
+}
+
+void stats_jobs_hot(const struct broker *broker)
+{
+	inf_store64(&broker->stats->limits[LIMIT_jobs_max].used, broker->n_jobs);
 }
 
 void stats_refresh(struct broker *broker)

@@ -118,7 +118,7 @@ static int instance_make(struct broker *broker, struct instance *instance)
 	if (r < 0)
 		return r;
 	instance->bell_source =
-		(struct loop_source){ .fd = instance->bell_fd, .on_event = on_bell };
+		(struct loop_source){ .fd = instance->bell_fd, .on_event = on_bell, .is_bell = true };
 	return loop_add(broker->loop, &instance->bell_source);
 }
 
@@ -393,7 +393,7 @@ static int start(struct broker *broker, const char *path)
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return -errno;
-	r = spawn_executor(broker->config, path, pair[1], &executor->pid);
+	r = spawn_executor(broker->config, path, broker->spin_ns, pair[1], &executor->pid);
 	close(pair[1]);
 	if (r < 0) {
 		close(pair[0]);

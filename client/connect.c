@@ -238,16 +238,15 @@ static int map_session(struct inf_client *client, const struct inf_ctl_welcome *
 static int read_head(struct inf_client *client)
 {
 	const struct inf_response_head *head = &client->response->head;
-	uint64_t wake_ns;
+	uint64_t spin_ns;
 
 	/* Acquire: pairs with the broker's release, the rest of the head is set. */
 	if (inf_load64_acquire(&head->magic) != INF_RESPONSE_MAGIC ||
 	    inf_load32(&head->session) != client->session)
 		return -EPROTO;
-	wake_ns = inf_load32(&head->wake_ns);
-	if (!wake_ns)
-		wake_ns = INFC_WAKE_NS_DEFAULT;
-	client->wake_ns = wake_ns < INFC_WAKE_NS_MAX ? wake_ns : INFC_WAKE_NS_MAX;
+	spin_ns = inf_load32(&head->spin_ns);
+	client->must_yield = inf_load32(&head->must_yield);
+	client->spin_ns = spin_ns < INFC_SPIN_NS_MAX ? spin_ns : INFC_SPIN_NS_MAX;
 	return 0;
 }
 

@@ -50,7 +50,7 @@ int inf_infer(struct inf_model *model, uint32_t rows, const void *const *inputs,
 int inf_ping(struct inf_client *client, uint64_t until_ns, uint64_t *ret_rtt_ns)
 {
 	struct inf_request *req;
-	uint64_t start_ns;
+	uint64_t start_ns = 0;
 	int r;
 
 	if (!client)
@@ -61,7 +61,8 @@ int inf_ping(struct inf_client *client, uint64_t until_ns, uint64_t *ret_rtt_ns)
 	if (!req)
 		return -ENOMEM;
 	inf_store32(&req->state, INFC_IDLE);
-	start_ns = infc_now_ns();
+	if (ret_rtt_ns)
+		start_ns = infc_now_ns();
 	r = inf_submit(req);
 	if (!r)
 		r = inf_wait(req, until_ns);

@@ -37,8 +37,7 @@
 
 /* Constants that were guessed or measured; nothing else in the library has any. */
 #define INFC_SPIN_PAUSE_NS   2000u   /* about two context switches: pause first, then yield */
-#define INFC_WAKE_NS_DEFAULT 20000u  /* W where the broker has not measured it */
-#define INFC_WAKE_NS_MAX     200000u /* no broker makes us spin longer */
+#define INFC_SPIN_NS_MAX     200000u /* no broker makes us spin longer */
 #define INFC_SLICE_NS	     250000000ull /* between looks at the socket, where nobody tells of a death */
 #define INFC_GROW_BYTES_MIN (1ull << 20)  /* least that is asked for when the arena is full */
 #define INFC_GROW_FACTOR    16u		  /* else this many of what did not fit */
@@ -97,6 +96,12 @@ struct inf_request {
 	struct lane *listed_on;
 	struct inf_request *prev_ended, *next_ended;
 
+	/* A declared output (INF_OUT_DECLARED) that outputs[] describe: the next one differs in its
+	 * address alone. Rows 0 = none. */
+	const uint8_t *declared_block;
+	uint64_t declared_bytes;
+	uint32_t declared_rows;
+
 	struct inf_request *next_free; /* cache lock of lane `home` */
 	struct inf_tensor outputs[];   /* n_outputs of the model, valid where an output is held */
 };
@@ -150,7 +155,8 @@ struct inf_client {
 	uint64_t request_bytes;
 	uint64_t start;
 	uint64_t features;
-	uint64_t wake_ns;
+	uint64_t spin_ns; /* how long to look before sleeping: W, or 0 */
+	bool must_yield;  /* between two looks: the broker has one core, perhaps ours */
 	uint32_t session;
 	int socket_fd;
 	int bell_fd;
@@ -158,6 +164,7 @@ struct inf_client {
 	bool has_key;
 
 	uint32_t lost;	     /* atomic: the broker is gone */
+	uint64_t no_spin_until_ns; /* atomic: a yield took too long */
 	uint32_t n_retiring; /* atomic: outputs of old executors that the broker will retire;
 				control lock writes */
 
@@ -299,7 +306,8 @@ int infc_wait(struct lane *lane, struct inf_request *req, uint64_t until_ns);
 
 /*
  * Copies and checks the table at the head of an output block: it must be what the signature allows
- * for `rows`. Fills tensors[n_outputs]. 0 or -EBADMSG. Pure.
+ * for `rows`. Fills tensors[n_outputs]. 0; 1 where the block says that all is as declared, so that
+ * another such block differs in addresses alone; or -EBADMSG. Pure.
  */
 int infc_output_read(const struct inf_signature *signature, uint32_t rows, const uint8_t *block,
 		     uint64_t length, struct inf_tensor *ret_tensors);

@@ -46,21 +46,51 @@ static bool is_range_allowed(const struct inf_out_tensor *tensor, uint64_t head_
 	       tensor->offset <= length && tensor->bytes <= length - tensor->offset;
 }
 
+/* All outputs as the signature says. */
+static int read_declared(const struct inf_signature *signature, uint32_t rows, const uint8_t *block,
+			 uint64_t length, struct inf_tensor *ret_tensors)
+{
+	if (length < inf_output_bytes(signature, rows))
+		return -EBADMSG;
+	for (uint32_t i = 0; i < signature->n_outputs; i++) {
+		const struct inf_tensor_spec *spec = &signature->outputs[i];
+		uint64_t bytes = inf_dtype_size(spec->dtype);
+
+		ret_tensors[i] = (struct inf_tensor){
+			.data = block + inf_output_offset(signature, rows, i),
+			.dtype = spec->dtype,
+			.rank = spec->rank,
+		};
+		for (uint32_t k = 0; k < spec->rank; k++) {
+			bool is_batch = k == 0 && (spec->flags & INF_SPEC_BATCH);
+
+			if (!is_batch && spec->dims[k] < 0)
+				return -EBADMSG;
+			ret_tensors[i].dims[k] = is_batch ? (int64_t)rows : spec->dims[k];
+			bytes *= (uint64_t)ret_tensors[i].dims[k];
+		}
+		ret_tensors[i].bytes = bytes;
+	}
+	return 1;
+}
+
 int infc_output_read(const struct inf_signature *signature, uint32_t rows, const uint8_t *block,
 		     uint64_t length, struct inf_tensor *ret_tensors)
 {
 	uint64_t head_bytes = inf_out_head_bytes(signature->n_outputs);
 	const uint8_t *table = block + sizeof(struct inf_out_head);
-	uint64_t head;
+	uint64_t head[2];
 	uint32_t n_outputs, n_rows;
 
 	if (length < head_bytes)
 		return -EBADMSG;
-	inf_copy_in(&head, (const inf_word_alias *)(const void *)block, 1);
-	n_outputs = (uint32_t)head;
-	n_rows = (uint32_t)(head >> 32);
-	if (n_outputs != signature->n_outputs || n_rows != rows)
+	inf_copy_in(head, (const inf_word_alias *)(const void *)block, 2);
+	n_outputs = (uint32_t)head[0];
+	n_rows = (uint32_t)(head[0] >> 32);
+	if (n_outputs != signature->n_outputs || n_rows != rows || head[1] & ~INF_OUT_DECLARED)
 		return -EBADMSG;
+	if (head[1] & INF_OUT_DECLARED)
+		return read_declared(signature, rows, block, length, ret_tensors);
 	for (uint32_t i = 0; i < n_outputs; i++) {
 		struct inf_out_tensor copy;
 

@@ -9,6 +9,7 @@
  */
 #define _GNU_SOURCE 1
 #include "client/internal.h"
+#include "shm/probes.h"
 #include <errno.h>
 #include <unistd.h>
 
@@ -118,6 +119,8 @@ int inf_submit_many(struct inf_request *const *reqs, uint32_t n_reqs)
 		if (r)
 			break;
 	}
+	if (n)
+		INF_CLIENT_PROBE3(submit, client->session, lane->sq.tail - n, n);
 	must_ring = n && inf_sq_must_ring(&lane->sq);
 	pthread_mutex_unlock(&lane->submit_lock);
 	if (must_ring)

@@ -4,8 +4,8 @@
  *
  * Going to sleep:
  *
- *	parked++                            broker: slot seq; cq_word++
- *	remember cq_word, liveness
+ *	remember cq_word                    broker: slot seq; cq_word++
+ *	parked++, remember liveness
  *	fence CLIENT_PARK          <---->   fence FRONT_COMPLETE
  *	collect under the reap lock         parked? FUTEX_WAKE(cq_word)
  *	futex_waitv(cq_word, liveness)
@@ -33,6 +33,8 @@
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+
+#define LOOKS_PER_CLOCK 8u
 
 static uint32_t
 	has_no_waitv; /* atomic: this kernel (before 5.16), or a sandbox, refused futex_waitv */
@@ -144,27 +146,48 @@ static uint64_t predict_ns(const struct lane *lane, const struct inf_request *re
 
 	if (!model || !n)
 		return 0;
-	if (inf_load64(&model->run_ns) > lane->client->wake_ns)
+	if (inf_load64(&model->run_ns) > lane->client->spin_ns)
 		return UINT64_MAX;
 	return inf_load64(&model->total_ns) * (before < n ? before + 1 : n) / n;
+}
+
+/* Collects what is there. True where that is what we wait for. */
+static bool look(struct lane *lane, const struct inf_request *req)
+{
+	if (infc_lane_has_news(lane))
+		infc_reap(lane, false);
+	return is_over(lane, req);
 }
 
 static bool spin(struct lane *lane, const struct inf_request *req, uint64_t until_ns)
 {
 	struct inf_client *client = lane->client;
 	bool is_pure = inf_load32(&client->response->head.may_spin.v);
-	uint64_t start_ns = infc_now_ns(), now_ns = start_ns;
+	uint64_t start_ns, now_ns, before_ns;
 
-	while (now_ns - start_ns < client->wake_ns && now_ns < until_ns) {
-		if (infc_lane_has_news(lane))
-			infc_reap(lane, false);
-		if (is_over(lane, req))
+	if (!client->spin_ns)
+		return false;
+	start_ns = now_ns = infc_now_ns();
+	if (now_ns < inf_load64(&client->no_spin_until_ns))
+		return false;
+	while (now_ns - start_ns < client->spin_ns && now_ns < until_ns) {
+		if (look(lane, req))
 			return true;
-		if (is_pure || now_ns - start_ns < INFC_SPIN_PAUSE_NS)
-			inf_pause();
-		else
+		before_ns = now_ns;
+		if (is_pure || (!client->must_yield && now_ns - start_ns < INFC_SPIN_PAUSE_NS)) {
+			/* The clock costs as much as several looks. */
+			for (uint32_t i = 0; i < LOOKS_PER_CLOCK; i++) {
+				inf_pause();
+				if (look(lane, req))
+					return true;
+			}
+		} else {
 			sched_yield();
+		}
 		now_ns = infc_now_ns();
+		/* Somebody computes on our core: a sleeper would have been let in at once. */
+		if (now_ns - before_ns > INF_YIELD_LOST_NS)
+			inf_store64(&client->no_spin_until_ns, now_ns + INF_NO_SPIN_NS);
 	}
 	return false;
 }
@@ -177,10 +200,9 @@ static int park(struct lane *lane, struct inf_request *req, uint64_t until_ns)
 
 	if (inf_load32(&lane->client->n_retiring))
 		infc_control_drain(lane->client);
-	/* Our process is this word's one writer; its threads count themselves in it. */
-	__atomic_fetch_add(parked, 1, __ATOMIC_RELAXED);
 	/* Acquire: before our look at the slots below; pairs with the release in inf_cq_bump(). */
 	seen = inf_load32_acquire(&lane->response->cq_word.v);
+	inf_parked_join(parked, seen);
 	owner = inf_load32_acquire(&lane->client->response->liveness[lane->idx].v);
 	/* parked before our look at the slots; pairs with the broker's fence between its slot and
 	 * parked. */
@@ -188,7 +210,7 @@ static int park(struct lane *lane, struct inf_request *req, uint64_t until_ns)
 	infc_reap(lane, true);
 	if (!is_over(lane, req) && !infc_lane_is_dead(lane))
 		r = sleep_once(lane, seen, owner, until_ns);
-	__atomic_fetch_sub(parked, 1, __ATOMIC_RELAXED);
+	inf_parked_leave(parked);
 	infc_reap(lane, true);
 	return r;
 }
@@ -201,7 +223,7 @@ int infc_wait(struct lane *lane, struct inf_request *req, uint64_t until_ns)
 		infc_reap(lane, true);
 	if (is_over(lane, req))
 		return 0;
-	if (until_ns != INF_NOWAIT && predict_ns(lane, req) <= lane->client->wake_ns &&
+	if (until_ns != INF_NOWAIT && predict_ns(lane, req) <= lane->client->spin_ns &&
 	    spin(lane, req, until_ns))
 		return 0;
 	do {

@@ -152,6 +152,39 @@ static inline void inf_cq_bump(struct inf_cq_writer *cq)
 	inf_store32_release(cq->cq_word, (uint32_t)cq->tail);
 }
 
+/* --- sleeping on completions -------------------------------------------------------------------- */
+
+/*
+ * Client: one more thread is about to sleep until cq_word is no longer `seen`, which was loaded (acquire) before. Of several
+ * threads the latest value counts. The client's threads are this word's writers.
+ */
+static inline void inf_parked_join(uint32_t *parked, uint32_t seen)
+{
+	uint32_t old = inf_load32(parked), latest;
+
+	do {
+		latest = seen & INF_PARKED_COUNT;
+		if (old & INF_PARKED_COUNT && (int16_t)(latest - (old >> INF_PARKED_SHIFT)) < 0)
+			latest = old >> INF_PARKED_SHIFT;
+		/* Release: not before the load of cq_word. */
+	} while (!__atomic_compare_exchange_n(parked, &old, latest << INF_PARKED_SHIFT | ((old & INF_PARKED_COUNT) + 1),
+					      true, __ATOMIC_RELEASE, __ATOMIC_RELAXED));
+}
+
+static inline void inf_parked_leave(uint32_t *parked)
+{
+	__atomic_fetch_sub(parked, 1, __ATOMIC_RELAXED);
+}
+
+/*
+ * Front: would a wake-up now, after cq_word became `now`, end every sleep that `parked` speaks of, and let none begin? Not
+ * where a sleeper may have noted `now` itself: it waits for the next completion.
+ */
+static inline bool inf_parked_is_past(uint32_t parked, uint32_t now)
+{
+	return parked >> INF_PARKED_SHIFT != (now & INF_PARKED_COUNT);
+}
+
 /* --- completion ring, client end ------------------------------------------------------------------- */
 
 struct inf_cq_reader {

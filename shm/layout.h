@@ -142,9 +142,13 @@ struct inf_request_head {
 	uint8_t pad[INF_PAGE - 2 * INF_LINE];
 };
 
+/* inf_request_lane.parked: threads that sleep, in the low half; what cq_word was for the last of them, in the high half. */
+#define INF_PARKED_COUNT 0xffffu
+#define INF_PARKED_SHIFT 16
+
 struct inf_request_lane {
 	union inf_word64 cq_head;  /* client: completions consumed (position) */
-	union inf_word32 parked;   /* client: threads asleep on cq_word */
+	union inf_word32 parked;   /* client: threads asleep on cq_word, and its value for them */
 	union inf_word32 spinning; /* client: threads spinning for completions (hint) */
 	union inf_word32 event;	   /* client: 1 = send a byte to the lane's event fd, asked before a poll */
 	uint8_t pad[2048 - 4 * INF_LINE];
@@ -164,6 +168,14 @@ struct inf_request_region {
 
 /* --- response region ------------------------------------------------------------------------ */
 
+/*
+ * Who looks for work before it sleeps gives its core away in between (sched_yield). Where such a yield took longer than
+ * INF_YIELD_LOST_NS, another thread computes there, and a sleeper would have been let in at once: no more looking for
+ * INF_NO_SPIN_NS. (EEVDF puts who yields behind the others' time slices, some ms.)
+ */
+#define INF_YIELD_LOST_NS 500000u
+#define INF_NO_SPIN_NS	  100000000u
+
 #define INF_RESPONSE_MAGIC 0x31505352464e49ull /* "INFRSP1" */
 
 struct inf_response_head {
@@ -174,8 +186,8 @@ struct inf_response_head {
 	uint64_t epoch;	   /* written once: start time of the front, ns */
 	uint64_t start;	   /* written once: first position of every lane, < INF_SLOTS (staggered by session
 			    * so that the next slots of many sessions don't share cache sets) */
-	uint32_t wake_ns;  /* written once: W, one park + wake on this machine */
-	uint32_t reserved;
+	uint32_t spin_ns;  /* written once: how long a client may look before it sleeps; 0 = not at all */
+	uint32_t must_yield; /* written once: 1 = yield between two looks, broker and client may share a core */
 	uint8_t pad0[INF_LINE - 48];
 	union inf_word32 may_spin; /* front: 1 = this session's clients may spin without yielding */
 	uint8_t pad[INF_PAGE - 2 * INF_LINE];
@@ -220,12 +232,18 @@ struct inf_out_tensor {
  * At the head of an output block: what the executor really produced. The library copies it once and
  * checks it against the completion before it gives out pointers. Tensors follow at
  * inf_out_head_bytes(n), each at align64; the stride between rows of a tensor is its row bytes.
+ *
+ * INF_OUT_DECLARED: every output is as the signature says, each at inf_output_offset(); then nobody writes
+ * or reads the table, which spares its cache lines the way from core to core.
  */
+#define INF_OUT_DECLARED 0x1ull
+
 struct inf_out_head {
 	uint32_t n_outputs;
 	uint32_t rows;
-	uint8_t reserved[56];
-	/* struct inf_out_tensor tensors[n_outputs] */
+	uint64_t flags;
+	uint8_t reserved[48];
+	/* struct inf_out_tensor tensors[n_outputs], of no meaning with INF_OUT_DECLARED */
 };
 
 /* --- dispatch region ------------------------------------------------------------------------ */

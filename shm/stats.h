@@ -17,7 +17,7 @@
 #include <stdint.h>
 
 #define INF_STATS_MAGIC 0x5441545342464e49ull /* "INFBSTAT" */
-#define INF_STATS_VERSION 1u
+#define INF_STATS_VERSION 2u
 #define INF_STATS_MODELS 64u
 #define INF_STATS_SESSIONS 1024u
 #define INF_STATS_LIMITS 32u
@@ -48,6 +48,7 @@ struct inf_stats_model {
 	char text[INF_CTL_TEXT_BYTES]; /* why FAILED */
 	struct inf_histogram queue;    /* accept -> dispatch */
 	struct inf_histogram run;      /* dispatch -> done */
+	struct inf_histogram batch;    /* one batch in its instance: gather, run, scatter */
 };
 
 /* What a limit is, and how much of it is used: filled from the one table in broker/config.c. */
@@ -69,6 +70,8 @@ struct inf_stats_public {
 	uint32_t executor_state; /* enum inf_stats_executor */
 	uint32_t n_instances;
 	uint32_t draining;
+	uint32_t wake_ns; /* one park and wake, as measured at start */
+	uint32_t spin_ns; /* how long front, executor and clients look for work before they sleep */
 	uint64_t executor_generation;
 	uint64_t n_executor_deaths;
 	uint64_t n_sessions; /* now */

@@ -245,7 +245,11 @@ static void write_head(uint8_t *block, const struct inf_batch_entry *entry, cons
 	struct inf_out_head *head = (void *)block;
 	struct inf_out_tensor *tensors = (void *)(block + sizeof(*head));
 
-	*head = (struct inf_out_head){ .n_outputs = sig->n_outputs, .rows = entry->rows_total };
+	head->n_outputs = sig->n_outputs;
+	head->rows = entry->rows_total;
+	head->flags = model->declared ? INF_OUT_DECLARED : 0;
+	if (model->declared)
+		return;
 	for (uint32_t k = 0; k < sig->n_outputs; k++) {
 		bool batch = sig->flags & INF_SIG_BATCHABLE;
 

@@ -31,6 +31,7 @@ struct options {
 	uint32_t n_instances; /* 0 = one per CPU that the process may use */
 	uint32_t n_threads;   /* 0 = 1 */
 	uint64_t memory_bytes;
+	uint64_t spin_ns; /* how long an instance looks for a batch before it sleeps */
 };
 
 /* A loaded model; immutable once published. */
@@ -39,6 +40,7 @@ struct loaded_model {
 	struct inf_backend_model *handle;
 	struct inf_signature signature;
 	bool in_place;
+	bool declared; /* no dimension of an output but the batch is open: INF_OUT_DECLARED */
 	uint64_t row_bytes[INF_INPUTS_MAX];
 	uint64_t out_row_bytes[INF_OUTPUTS_MAX];
 };

@@ -23,8 +23,6 @@
 #include <immintrin.h>
 #endif
 
-#define SPIN_NS 20000u /* about one park and wake; only after batches that were shorter than that */
-
 struct instance {
 	struct executor *executor;
 	uint32_t idx;
@@ -33,6 +31,7 @@ struct instance {
 	int bell_fd;
 	uint64_t pos;
 	uint64_t last_ns; /* how long the last batch took */
+	uint64_t no_spin_until_ns; /* a yield took too long */
 	struct assembly assembly;
 };
 
@@ -47,16 +46,25 @@ static bool has_batch(const struct instance *instance)
 	return inf_load64_acquire(&next_slot(instance)->seq) == instance->pos + 1;
 }
 
-static bool spin(const struct instance *instance)
+static bool spin(struct instance *instance)
 {
-	uint64_t until;
+	uint64_t spin_ns = instance->executor->options.spin_ns, until, now_ns;
 
-	if (instance->last_ns > SPIN_NS)
+	/* Where batches take longer than a park and a wake, so do the pauses between them. */
+	if (instance->last_ns >= spin_ns)
 		return false;
-	for (until = assemble_now_ns() + SPIN_NS; assemble_now_ns() < until;) {
+	now_ns = assemble_now_ns();
+	if (now_ns < instance->no_spin_until_ns)
+		return false;
+	for (until = now_ns + spin_ns; now_ns < until;) {
+		uint64_t before_ns = now_ns;
+
 		if (has_batch(instance))
 			return true;
 		sched_yield(); /* the front may share our core */
+		now_ns = assemble_now_ns();
+		if (now_ns - before_ns > INF_YIELD_LOST_NS)
+			instance->no_spin_until_ns = now_ns + INF_NO_SPIN_NS;
 	}
 	return false;
 }

@@ -166,10 +166,13 @@ static int describe(struct loaded_model *model, const struct inf_ctl_load *load,
 
 static void set_row_bytes(struct loaded_model *model)
 {
+	model->declared = true;
 	for (uint32_t i = 0; i < model->signature.n_inputs; i++)
 		model->row_bytes[i] = inf_spec_row_bytes(&model->signature.inputs[i]);
-	for (uint32_t k = 0; k < model->signature.n_outputs; k++)
+	for (uint32_t k = 0; k < model->signature.n_outputs; k++) {
 		model->out_row_bytes[k] = inf_spec_row_bytes(&model->signature.outputs[k]);
+		model->declared &= inf_spec_is_fixed(&model->signature.outputs[k]);
+	}
 }
 
 static struct loaded_model *free_model(struct loaded_model *model)

@@ -43,6 +43,7 @@ static const char usage[] =
 	"  --plugins DIR    where backends (libinf-backend-*.so) are; default: beside the program, else as installed\n"
 	"  --instances N    batches that run at once; default: one per CPU that the process may use\n"
 	"  --threads N      threads inside one batch; default: 1\n"
+	"  --spin-ns N      look for a batch so long before sleeping; default: 0\n"
 	"  --memory BYTES   freed activation memory to keep; default: 2 GiB\n"
 	"  --verbose        say what is loaded and how fast it is\n"
 	"  --help, --version\n";
@@ -74,8 +75,10 @@ static void parse(struct options *options, int argc, char **argv)
 		{ "models", required_argument, NULL, 'm' },  { "builtin", no_argument, NULL, 'b' },
 		{ "plugins", required_argument, NULL, 'p' }, { "instances", required_argument, NULL, 'i' },
 		{ "threads", required_argument, NULL, 't' }, { "memory", required_argument, NULL, 'y' },
-		{ "verbose", no_argument, NULL, 'v' },	     { "help", no_argument, NULL, 'h' },
-		{ "version", no_argument, NULL, 'V' },	     { 0 },
+		{ "spin-ns", required_argument, NULL, 's' }, { "verbose", no_argument, NULL, 'v' },
+		{ "help", no_argument, NULL, 'h' },
+		{ "version", no_argument, NULL, 'V' },
+		{ 0 },
 	};
 	int c;
 
@@ -98,6 +101,9 @@ static void parse(struct options *options, int argc, char **argv)
 			break;
 		case 'y':
 			options->memory_bytes = parse_number(optarg);
+			break;
+		case 's':
+			options->spin_ns = parse_number(optarg);
 			break;
 		case 'v':
 			options->verbose = true;

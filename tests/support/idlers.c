@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* idlers.c - idlers SOCKET N: N processes connect, ask once, say "ready" together and then do nothing. */
+/*
+ * idlers.c - idlers SOCKET N: N processes connect one after another, ask once, say "ready" together and then do nothing.
+ * Exits with 1 where one of them cannot.
+ */
 #define _GNU_SOURCE 1
 #include <inf/client.h>
 #include <signal.h>
@@ -35,12 +38,21 @@ int main(int argc, char **argv)
 
 	if (!n || pipe(fds))
 		return 2;
-	for (int i = 0; i < n; i++)
-		if (!fork())
+	for (int i = 0; i < n; i++) {
+		if (!fork()) {
+			close(fds[0]);
 			_exit(be_idle(argv[1], fds[1]));
-	for (int i = 0; i < n; i++)
-		if (read(fds[0], &byte, 1) != 1)
+		}
+		/* One that fails says nothing: its end of the pipe is closed after it, ours before. */
+		close(fds[1]);
+		if (read(fds[0], &byte, 1) != 1) {
+			fprintf(stderr, "idlers: client %d was not served\n", i + 1);
 			return 1;
+		}
+		close(fds[0]);
+		if (pipe(fds))
+			return 1;
+	}
 	printf("ready\n");
 	fflush(stdout);
 	for (;;)

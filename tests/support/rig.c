@@ -332,7 +332,7 @@ void rig_announce(struct rig *rig, uint32_t lane)
 	inf_cq_bump(&rig->cq[lane]);
 	/* As in the front: the slots and the word before our look at parked. */
 	inf_fence(INF_FENCE_FRONT_COMPLETE);
-	if (inf_load32(&rig->request->lanes[lane].parked.v))
+	if (inf_load32(&rig->request->lanes[lane].parked.v) & INF_PARKED_COUNT)
 		wake(&rig->response->lanes[lane].cq_word.v);
 	if (rig->event_fds[lane] >= 0 && inf_load32(&rig->request->lanes[lane].event.v))
 		(void)!send(rig->event_fds[lane], "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);

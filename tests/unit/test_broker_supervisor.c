@@ -167,6 +167,7 @@ START_TEST(what_it_is_given)
 	play("exec >\"$STDERR_OF_TEST\"; echo \"$*\"; echo \"$GLIBC_TUNABLES\"; "
 	     "ls /proc/self/fd | tr '\\n' ' '; echo; grep -E '^Sig(Blk|Ign)' /proc/self/status; "
 	     "echo end");
+	broker.spin_ns = 4321;
 	ck_assert_int_eq(supervisor_start(&broker), 0);
 	wait_for(EXECUTOR_FAILED);
 	close(spare);
@@ -174,7 +175,7 @@ START_TEST(what_it_is_given)
 	file = fopen(said, "re");
 	ck_assert_ptr_nonnull(file);
 	ck_assert_ptr_nonnull(fgets(line, sizeof(line), file));
-	ck_assert_str_eq(line, "--models /some/models --builtin --instances 3 --threads 2\n");
+	ck_assert_str_eq(line, "--models /some/models --builtin --instances 3 --threads 2 --spin-ns 4321\n");
 	ck_assert_ptr_nonnull(fgets(line, sizeof(line), file));
 	ck_assert_ptr_nonnull(strstr(line, "glibc.malloc"));
 	ck_assert_ptr_nonnull(fgets(line, sizeof(line), file));

@@ -303,7 +303,7 @@ static void await_parked(void)
 	do {
 		n = 0;
 		for (uint32_t i = 0; i < INF_LANES; i++)
-			n += inf_load32(&rig_request(rig)->lanes[i].parked.v);
+			n += inf_load32(&rig_request(rig)->lanes[i].parked.v) & INF_PARKED_COUNT;
 	} while (__atomic_load_n(&n_ready, __ATOMIC_ACQUIRE) < N_SLEEPERS || n < N_SLEEPERS);
 }
 
@@ -378,7 +378,7 @@ END_TEST
 static void *answer_late(void *context)
 {
 	(void)context;
-	while (!inf_load32(&rig_request(rig)->lanes[0].parked.v))
+	while (!(inf_load32(&rig_request(rig)->lanes[0].parked.v) & INF_PARKED_COUNT))
 		;
 	post();
 	return NULL;

@@ -137,6 +137,7 @@ static void add_counters(json_t *model, const struct inf_stats_model *counters)
 	json_object_set_new(model, "batch_best", json_integer(inf_load32(&counters->batch_best)));
 	json_object_set_new(model, "queue_ns", histogram_json(&counters->queue));
 	json_object_set_new(model, "run_ns", histogram_json(&counters->run));
+	json_object_set_new(model, "batch_ns", histogram_json(&counters->batch));
 }
 
 static json_t *entry_json(const struct entry *entry)

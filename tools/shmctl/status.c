@@ -64,14 +64,15 @@ static int print_as_json(const struct options *options, const struct inf_stats_p
 	return print_json(
 		options, "status",
 		json_pack(
-			"{s:s, s:o, s:i, s:o, s:o, s:I, s:b,"
+			"{s:s, s:o, s:i, s:o, s:o, s:I, s:b, s:i, s:i,"
 			" s:{s:s, s:i, s:o, s:i, s:I, s:I},"
 			" s:{s:I, s:I, s:I}, s:{s:i, s:i, s:i}, s:o, s:I, s:I, s:I, s:I, s:o}",
 			"state", life_word(life), "socket", json_text(path), "pid", (int)stats->head.pid,
 			"version", json_text(STRING(text, stats->version_text)), "loop",
 			json_string(stats->loop[0] == 'e' ? "epoll" : "io_uring"), "uptime_ns",
 			(json_int_t)(life == LIFE_GONE ? 0 : monotonic_ns() - stats->head.start_ns),
-			"draining", inf_load32(&stats->draining) != 0,
+			"draining", inf_load32(&stats->draining) != 0, "wake_ns", (int)stats->wake_ns,
+			"spin_ns", (int)stats->spin_ns,
 			/* executor */
 			"executor", "state", executor_word(inf_load32(&stats->executor_state)),
 			"pid", (int)inf_load32(&stats->executor_pid), "device",
@@ -155,6 +156,8 @@ static void print_for_people(const struct inf_stats_public *stats, enum life lif
 	printf("sessions  %" PRIu64 " now, %" PRIu64 " in all, %" PRIu64 " ended by the broker\n",
 	       inf_load64(&stats->n_sessions), inf_load64(&stats->n_sessions_total),
 	       inf_load64(&stats->n_sessions_ended));
+	printf("waiting   looks for work for %.1f us before it sleeps; a wake-up takes %.1f us here\n",
+	       stats->spin_ns / 1e3, stats->wake_ns / 1e3);
 	print_requests(stats);
 	print_limits(stats);
 }
