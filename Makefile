@@ -59,6 +59,7 @@ TORCH_C_SRC := $(sort $(wildcard broker/backends/torch/*.c))
 TOOL_SRC := $(sort $(wildcard tools/common/*.c))
 SHMCTL_SRC := $(sort $(wildcard tools/shmctl/*.c)) $(TOOL_SRC)
 CLASSIFY_SRC := $(sort $(wildcard tools/infclassify/*.c)) $(TOOL_SRC)
+INFBENCH_SRC := $(sort $(wildcard tools/infbench/*.c))
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
 # Programs that the scripts in tests/ start; each is one file and becomes $(BUILD)/tests/NAME.
 PROGRAM_SRC := $(filter-out %/check_main.c,$(sort $(shell grep -l '^int main' tests/adversary/*.c tests/bench/*.c \
@@ -118,7 +119,7 @@ objects = $(patsubst %.c,$(BUILD)/obj/%.o,$(filter %.c,$(1))) $(patsubst %.cc,$(
 unit_tests = $(patsubst tests/%.c,$(BUILD)/tests/%,$(1))
 programs = $(addprefix $(BUILD)/tests/,$(notdir $(1:.c=)))
 
-TOOLS := $(if $(SHMCTL_SRC),$(BUILD)/shmctl) $(if $(CLASSIFY_SRC),$(BUILD)/infclassify)
+TOOLS := $(if $(SHMCTL_SRC),$(BUILD)/shmctl) $(if $(CLASSIFY_SRC),$(BUILD)/infclassify) $(if $(INFBENCH_SRC),$(BUILD)/infbench)
 PRODUCTS := $(if $(wildcard broker/main.c),$(BUILD)/infbroker) \
 	    $(if $(wildcard broker/executor/main.c),$(BUILD)/infbroker-executor) \
 	    $(if $(CLIENT_SRC),$(BUILD)/libinfclient.so $(BUILD)/libinfclient.a $(BUILD)/libinfclient.pc) \
@@ -215,6 +216,7 @@ $(BUILD)/libinfclient.pc: client/libinfclient.pc.in include/inf/version.h
 # Tools are linked twice: to run from the build folder, and to be installed without a path inside.
 TOOL_LIBS_shmctl := -ljansson
 TOOL_LIBS_infclassify := -ljansson -ljpeg -lpthread -lm
+TOOL_LIBS_infbench := -ljansson -lpthread -lm
 define tool
 $(BUILD)/$(1) $(BUILD)/install/$(1): $(call objects,$(2)) $(BUILD)/lib/shm.a $(BUILD)/libinfclient.so
 	$$(say) LINK $$@
@@ -224,6 +226,7 @@ $(BUILD)/$(1) $(BUILD)/install/$(1): $(call objects,$(2)) $(BUILD)/lib/shm.a $(B
 endef
 $(eval $(call tool,shmctl,$(SHMCTL_SRC)))
 $(eval $(call tool,infclassify,$(CLASSIFY_SRC)))
+$(eval $(call tool,infbench,$(INFBENCH_SRC)))
 # The resize library is a header of statics that knows nothing of our warnings.
 $(BUILD)/obj/tools/infclassify/%.o: ALL_CPPFLAGS += -isystem /usr/include/stb
 
@@ -370,7 +373,7 @@ install: all $(patsubst $(BUILD)/%,$(BUILD)/install/%,$(TOOLS)) ## DESTDIR=, PRE
 
 .PHONY: uninstall
 uninstall: ## takes away what install put there
-	rm -f $(addprefix $(D)$(BINDIR)/,infbroker infbroker-executor shmctl infclassify)
+	rm -f $(addprefix $(D)$(BINDIR)/,infbroker infbroker-executor $(notdir $(TOOLS)))
 	rm -f $(addprefix $(D)$(LIBDIR)/,$(SONAME) libinfclient.so libinfclient.a pkgconfig/libinfclient.pc)
 	rm -f $(addprefix $(D)$(INCLUDEDIR)/inf/,$(HEADERS)) $(installed_units)
 	rm -f $(foreach page,$(MAN_PAGES),$(D)$(MANDIR)/man$(subst .,,$(suffix $(page)))/$(notdir $(page)))
