@@ -6,6 +6,10 @@
  * zeros (or the lowest value of a declared range) for each size 1, 2, 4, ... and the largest, compares what comes out with the
  * signature, and measures t[b]: the median of as many runs as fit a small budget. The loader runs models under an instance
  * number of its own, so it never meets an instance thread in a backend.
+ *
+ * While it measures, the other cores run the same batches (companions): caches and memory are shared, and a batch size that is
+ * best alone (+10 % for 4 images of EfficientNet-Lite0 here) may be the worse one when all instances work (-15 %). Companions
+ * use the numbers of instances, which this model, not being ready, has not met.
  */
 #define _GNU_SOURCE 1
 #include "broker/executor/loader.h"
@@ -18,11 +22,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #define PATH_BYTES 4096
 #define WARM_RUNS 2u		   /* per size: torch specialises a graph in its first two runs */
 #define MEASURED_RUNS_MAX 9u
 #define MEASURE_NS_MAX 400000000ull /* per size */
+#define COMPANY_NS_MIN 20000u	   /* shorter runs share little */
+#define COMPANION_NICE 10	   /* models that are served go first */
 #define SIDECAR_BYTES_MAX (1 << 20)
 
 static struct {
@@ -70,15 +79,67 @@ static int compare(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
+struct companion {
+	pthread_t thread;
+	const struct loaded_model *model;
+	uint32_t instance, rows;
+	const uint32_t *stop; /* atomic */
+};
+
+static int run_once(const struct loaded_model *model, uint32_t instance, uint32_t rows,
+		    const struct inf_backend_tensor *inputs, char *error, size_t error_bytes)
+{
+	struct inf_backend_tensor outputs[INF_OUTPUTS_MAX] = { 0 };
+	const struct inf_signature *sig = &model->signature;
+	int r = model->ops->run(model->handle, instance, rows, inputs, sig->n_inputs, outputs, sig->n_outputs, error,
+				error_bytes);
+
+	if (!r && assemble_check_outputs(sig, rows, outputs, error, error_bytes))
+		r = -EINVAL;
+	model->ops->done(model->handle, instance);
+	return r;
+}
+
+static void *accompany(void *arg)
+{
+	const struct companion *companion = arg;
+	struct inf_backend_tensor inputs[INF_INPUTS_MAX];
+	uint8_t *block = make_inputs(&companion->model->signature, companion->rows, inputs);
+	char error[INF_BACKEND_ERROR_BYTES];
+	int r = block ? 0 : -ENOMEM;
+
+	setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), COMPANION_NICE);
+	if (companion->model->ops->thread_begin)
+		companion->model->ops->thread_begin(companion->instance);
+	while (!r && !__atomic_load_n(companion->stop, __ATOMIC_RELAXED))
+		r = run_once(companion->model, companion->instance, companion->rows, inputs, error, sizeof(error));
+	free(block);
+	return NULL;
+}
+
+/* One for each instance but one: the loader stands for that. Returns how many there are. */
+static uint32_t company_begin(struct companion *company, const struct loaded_model *model, uint32_t n_instances, uint32_t rows,
+			      const uint32_t *stop)
+{
+	uint32_t n = 0;
+
+	for (; n + 1 < n_instances; n++) {
+		company[n] = (struct companion){ .model = model, .instance = n, .rows = rows, .stop = stop };
+		if (pthread_create(&company[n].thread, NULL, accompany, &company[n]))
+			break;
+	}
+	return n;
+}
+
 /* Warms one size up and measures it. */
 static int measure(const struct loaded_model *model, uint32_t instance, uint32_t rows, uint64_t *ret_ns, char *error,
 		   size_t error_bytes)
 {
-	struct inf_backend_tensor inputs[INF_INPUTS_MAX], outputs[INF_OUTPUTS_MAX];
-	const struct inf_signature *sig = &model->signature;
-	uint8_t *block = make_inputs(sig, rows, inputs);
+	struct inf_backend_tensor inputs[INF_INPUTS_MAX];
+	uint8_t *block = make_inputs(&model->signature, rows, inputs);
 	uint64_t took[MEASURED_RUNS_MAX], begin_ns = assemble_now_ns();
-	uint32_t n = 0;
+	struct companion company[INF_INSTANCES];
+	uint32_t n = 0, n_company = 0, stop = 0;
 	int r = block ? 0 : -ENOMEM;
 
 	if (r)
@@ -86,18 +147,18 @@ static int measure(const struct loaded_model *model, uint32_t instance, uint32_t
 	for (uint32_t i = 0; !r && n < MEASURED_RUNS_MAX; i++) {
 		uint64_t run_ns = assemble_now_ns();
 
-		memset(outputs, 0, sizeof(outputs));
-		r = model->ops->run(model->handle, instance, rows, inputs, sig->n_inputs, outputs, sig->n_outputs, error,
-				    error_bytes);
-		if (!r && assemble_check_outputs(sig, rows, outputs, error, error_bytes))
-			r = -EINVAL;
-		model->ops->done(model->handle, instance);
+		r = run_once(model, instance, rows, inputs, error, error_bytes);
+		if (i + 1 == WARM_RUNS && assemble_now_ns() - run_ns > COMPANY_NS_MIN)
+			n_company = company_begin(company, model, instance, rows, &stop);
 		if (i < WARM_RUNS)
 			continue;
 		took[n++] = assemble_now_ns() - run_ns;
 		if (n >= 3 && assemble_now_ns() - begin_ns > MEASURE_NS_MAX)
 			break;
 	}
+	__atomic_store_n(&stop, 1, __ATOMIC_RELAXED);
+	for (uint32_t i = 0; i < n_company; i++)
+		pthread_join(company[i].thread, NULL);
 	free(block);
 	if (r)
 		return r;
