@@ -253,6 +253,8 @@ $(call programs,$(1)): $(call objects,$(1)) $(TEST_LIBS)
 endef
 $(foreach source,$(PROGRAM_SRC),$(eval $(call program,$(source))))
 
+BENCHES := $(call programs,$(wildcard tests/bench/*.c)) $(BUILD)/tests/idlers
+
 CHECK_LIBS = $(shell pkg-config --libs check)
 
 
@@ -332,7 +334,7 @@ tsan: ## units, and the threads of library and executor, under TSan
 	@$(MAKE) --no-print-directory $(JOBS) $(TSAN) tests
 	@R=tsan tests/run.sh full
 
-.PHONY: adversary stress bench
+.PHONY: adversary stress soak
 adversary: ## hostile clients against an ASan broker, 10^6 flips on each loop
 	@$(MAKE) --no-print-directory $(JOBS) $(ASAN) tests
 	@for loop in io_uring epoll; do \
@@ -341,7 +343,21 @@ stress: ## kills under load, parked round trips, removed fences
 	@$(MAKE) --no-print-directory $(JOBS) $(MUTATED) tests
 	@INF_LONG=1 TEST_TIMEOUT=3600 BUILD=$(BUILD)/mutate tests/run-set.sh stress
 
-bench: case-study ## what is measured so far: the case study
+soak: ## 10^8 parked round trips on one core, the front's spin budget swept; about an hour (N=round trips)
+	@$(MAKE) --no-print-directory $(JOBS) tests
+	@tests/stress/soak.sh $(or $(N),100000000)
+
+.PHONY: bench bench-peers
+bench: deps ## every figure beside its floor, 10 minutes (B=ring: some rows; QUICK=1: 90 seconds)
+	@tools/setup/apt.sh check
+	@tools/setup/bench.sh
+	@$(MAKE) --no-print-directory $(JOBS) all $(BENCHES)
+	@python3 tests/bench/bench.py --build $(BUILD) $(if $(B),--only '$(B)') $(if $(filter 1,$(QUICK)),--quick)
+bench-peers: deps ## the broker beside ZeroMQ, nng, iceoryx, Triton and others, 15 minutes (B=triton: some)
+	@tools/setup/bench.sh peers
+	@$(MAKE) --no-print-directory $(JOBS) all
+	@tests/bench/peers/build.sh
+	@python3 tests/bench/peers.py --build $(BUILD) $(if $(B),--only '$(B)') $(if $(filter 1,$(QUICK)),--quick)
 
 .PHONY: lint
 lint: ## forbidden calls, licence tags, scripts, formatting; with TIDY=1 clang-tidy

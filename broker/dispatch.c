@@ -3,7 +3,9 @@
  * dispatch.c - batches into dispatch regions. Hot file.
  *
  * An instance has at most two batches: one that runs and one that waits ready behind it, so that it never waits for us.
- * The one behind is only made when it is full: until the instance is free, a smaller one is better left growing.
+ * The one behind is only made when it is full: until the instance is free, a smaller one is better left growing. Behind a
+ * batch that takes longer than BEHIND_WAKES wake-ups none is made: the pause that it would fill is a small part of that, and
+ * whoever else comes would have to wait for both.
  *
  * A sleeping instance is not woken while another one will be done sooner than the sleeper would be awake: waking it would
  * cost the request W instead of less, and both of them their place on a core.
@@ -16,12 +18,22 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#define BEHIND_WAKES 50u
+
 /* Will what it runs have ended before a sleeper could be awake? Unknown counts as no. */
 static bool ends_soon(const struct broker *broker, const struct instance *instance)
 {
 	const struct batch *batch = &instance->batches[instance->head % INF_BATCHES];
 
 	return batch->predicted_ns && batch->predicted_ns < broker->wake_ns;
+}
+
+/* Is a batch behind the one that runs worth it? Unknown counts as yes. */
+static bool takes_one_behind(const struct broker *broker, const struct instance *instance)
+{
+	const struct batch *batch = &instance->batches[instance->head % INF_BATCHES];
+
+	return instance->tail - instance->head == 1 && batch->predicted_ns < BEHIND_WAKES * (uint64_t)broker->wake_ns;
 }
 
 struct instance *dispatch_free_instance(struct broker *broker, bool *ret_full)
@@ -45,7 +57,7 @@ struct instance *dispatch_free_instance(struct broker *broker, bool *ret_full)
 			continue;
 		}
 		soon |= ends_soon(broker, instance);
-		if (instance->tail - instance->head == 1 && !behind)
+		if (!behind && takes_one_behind(broker, instance))
 			behind = instance;
 	}
 	if (sleeper && !soon)

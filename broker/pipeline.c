@@ -36,6 +36,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#define BURST_PASSES 4u
 #define LANE_BURST 64u	      /* submissions of one lane per turn: nobody monopolises a turn */
 #define TURNS_PER_RETIRE 256u /* busy turns between two looks for idle lanes */
 #define STATS_EVERY_NS 100000000u
@@ -257,9 +258,12 @@ static bool done_have_work(const struct broker *broker)
 
 static uint32_t turn(struct broker *broker)
 {
-	uint32_t n = collect(broker);
+	uint32_t n = collect(broker), n_accepted = accept(broker);
 
-	n += accept(broker);
+	n += n_accepted;
+	/* A client publishes a burst slot by slot: a batch of its first ones would keep the rest waiting. */
+	for (uint32_t i = 0; n_accepted > 1 && i < BURST_PASSES; i++)
+		n_accepted = accept(broker);
 	dispatch(broker);
 	wake_clients(broker);
 	return n;

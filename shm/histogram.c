@@ -17,7 +17,7 @@ static uint32_t bucket_of(uint64_t value)
 	return bucket < INF_HISTOGRAM_BUCKETS ? bucket : INF_HISTOGRAM_BUCKETS - 1;
 }
 
-static uint64_t upper_edge(uint32_t bucket)
+uint64_t inf_histogram_upper_edge(uint32_t bucket)
 {
 	if (bucket < STEPS)
 		return bucket;
@@ -60,7 +60,7 @@ uint64_t inf_histogram_quantile(const struct inf_histogram *histogram, double q)
 	for (uint32_t i = 0; i < INF_HISTOGRAM_BUCKETS; i++) {
 		seen += inf_load64(&histogram->buckets[i]);
 		if (seen >= wanted)
-			return upper_edge(i);
+			return inf_histogram_upper_edge(i);
 	}
-	return upper_edge(INF_HISTOGRAM_BUCKETS - 1);
+	return inf_histogram_upper_edge(INF_HISTOGRAM_BUCKETS - 1);
 }

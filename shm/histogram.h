@@ -24,4 +24,7 @@ void inf_histogram_add(struct inf_histogram *histogram, uint64_t value_ns);
 /* Upper edge of the bucket that holds quantile q in [0,1]; 0 where empty. */
 uint64_t inf_histogram_quantile(const struct inf_histogram *histogram, double q);
 
+/* Largest value that bucket holds, ns; bucket < INF_HISTOGRAM_BUCKETS. */
+uint64_t inf_histogram_upper_edge(uint32_t bucket);
+
 #endif /* INF_SHM_HISTOGRAM_H */

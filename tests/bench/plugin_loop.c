@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * plugin_loop.c - the floor of the case study: the torch plug-in called in a loop, without a broker around it.
+ * plugin_loop.c - the floor of everything that runs a model: the torch plug-in called in a loop, without a broker around it.
  *
- * Usage: plugin_loop PLUGIN.so MODEL.pt each|all SIDE
+ * Usage: plugin_loop PLUGIN.so MODEL.pt each|all SHAPE [--gather]
  *	each: one thread on each CPU, every call on one thread; all: one call at a time on all CPUs.
- * The input is f32[1,3,SIDE,SIDE] of fixed pseudo-random numbers; the network's time does not depend on them. The same memory
- * settings as in the executor. Says "ready"; for each line "go SECONDS" prints {"images", "seconds", "latencies_us"}.
+ *	--gather: before each call the input is written (as a client does) and copied (as the executor does).
+ * SHAPE is that of the one input, f32, batch dimension first: 1x3x224x224. It holds fixed pseudo-random numbers; a network's
+ * time does not depend on them. The same memory settings as in the executor. Says "ready"; for each line "go SECONDS" prints
+ * {"images" (rows), "seconds", "latencies_us" (of calls)}.
  */
 #define _GNU_SOURCE 1
 #include "broker/executor/memory.h"
@@ -28,14 +30,18 @@ struct looper {
 	uint32_t instance;
 	uint32_t n;
 	float *latencies_us;
+	struct inf_backend_tensor input; /* its own where it gathers */
+	void *block;			 /* what a client would write */
 };
 
 static const struct inf_backend_ops *ops;
 static struct inf_backend_model *model;
-static struct inf_backend_tensor input = { .dtype = INF_F32, .rank = 4 };
+static struct inf_backend_tensor input = { .dtype = INF_F32, .bytes = sizeof(float) };
+static bool gathers;
 static pthread_barrier_t barrier;
 static uint64_t until_ns;
 static bool stop;
+static struct looper loopers[THREADS_MAX];
 
 static uint64_t now_ns(void)
 {
@@ -45,12 +51,17 @@ static uint64_t now_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
-static void run_once(uint32_t instance)
+static void run_once(const struct looper *looper)
 {
+	uint32_t instance = looper->instance;
 	struct inf_backend_tensor output = { 0 };
 	char error[INF_BACKEND_ERROR_BYTES] = "";
 
-	if (ops->run(model, instance, 1, &input, 1, &output, 1, error, sizeof(error))) {
+	if (gathers) {
+		memcpy(looper->block, input.data, input.bytes);
+		memcpy(looper->input.data, looper->block, input.bytes);
+	}
+	if (ops->run(model, instance, (uint32_t)input.dims[0], &looper->input, 1, &output, 1, error, sizeof(error))) {
 		fprintf(stderr, "plugin_loop: %s\n", error);
 		exit(1);
 	}
@@ -64,7 +75,7 @@ static void *loop(void *arg)
 	if (ops->thread_begin)
 		ops->thread_begin(looper->instance);
 	for (int i = 0; i < 10; i++)
-		run_once(looper->instance);
+		run_once(looper);
 	for (;;) {
 		pthread_barrier_wait(&barrier); /* ready, or the round before is over */
 		pthread_barrier_wait(&barrier); /* go */
@@ -72,22 +83,22 @@ static void *loop(void *arg)
 			return NULL;
 		looper->n = 0;
 		for (uint64_t begin; (begin = now_ns()) < until_ns;) {
-			run_once(looper->instance);
+			run_once(looper);
 			if (looper->n < LATENCIES_MAX)
 				looper->latencies_us[looper->n++] = (float)((double)(now_ns() - begin) / 1000);
 		}
 	}
 }
 
-static void print_round(const struct looper *loopers, uint32_t n, double seconds)
+static void print_round(uint32_t n, double seconds)
 {
-	uint64_t images = 0;
+	uint64_t calls = 0;
 
 	printf("{\"latencies_us\": [");
 	for (uint32_t i = 0; i < n; i++)
 		for (uint32_t k = 0; k < loopers[i].n; k++)
-			printf("%s%.1f", images++ ? "," : "", (double)loopers[i].latencies_us[k]);
-	printf("], \"images\": %llu, \"seconds\": %.6f}\n", (unsigned long long)images, seconds);
+			printf("%s%.1f", calls++ ? "," : "", (double)loopers[i].latencies_us[k]);
+	printf("], \"images\": %llu, \"seconds\": %.6f}\n", (unsigned long long)calls * (unsigned long long)input.dims[0], seconds);
 	fflush(stdout);
 }
 
@@ -103,7 +114,26 @@ static void *open_symbol(const char *path)
 	return symbol;
 }
 
-static void prepare(const char *plugin, const char *path, uint32_t n_loopers, uint32_t n_threads, int64_t side)
+static void parse_shape(const char *text)
+{
+	char *end = (char *)(uintptr_t)text;
+
+	do {
+		input.dims[input.rank] = strtoll(end, &end, 10);
+		input.bytes *= (uint64_t)input.dims[input.rank++];
+	} while (*end++ == 'x' && input.rank < INF_RANK_MAX);
+}
+
+static void *make_block(void)
+{
+	void *block = aligned_alloc(64, (input.bytes + 63) & ~63ull);
+
+	if (!block)
+		exit(1);
+	return block;
+}
+
+static void prepare(const char *plugin, const char *path, uint32_t n_loopers, uint32_t n_threads)
 {
 	struct inf_backend_host host = { .size = sizeof(host), .n_instances = n_loopers, .n_threads = n_threads };
 	struct inf_backend_source source = { .size = sizeof(source), .name = "floor", .path = path };
@@ -113,18 +143,24 @@ static void prepare(const char *plugin, const char *path, uint32_t n_loopers, ui
 
 	*(void **)&entry = open_symbol(plugin);
 	ops = entry();
-	input.bytes = (uint64_t)(3 * side * side) * sizeof(float);
-	input.dims[0] = 1;
-	input.dims[1] = 3;
-	input.dims[2] = input.dims[3] = side;
-	input.data = aligned_alloc(64, (input.bytes + 63) & ~63ull);
+	input.data = make_block();
 	for (uint64_t i = 0; i < input.bytes / sizeof(float); i++)
 		((float *)input.data)[i] = (float)(rand_r(&seed) % 1000) / 250.0f - 2.0f;
 	if ((ops->init && ops->init(&host, error, sizeof(error))) || ops->load(&source, &model, error, sizeof(error))) {
 		fprintf(stderr, "plugin_loop: %s\n", error);
 		exit(1);
 	}
-	run_once(0); /* alone: chooses the memory format */
+	for (uint32_t i = 0; i < n_loopers; i++) {
+		loopers[i].instance = i;
+		loopers[i].input = input;
+		loopers[i].block = gathers ? make_block() : NULL;
+		if (gathers)
+			loopers[i].input.data = make_block();
+		loopers[i].latencies_us = calloc(LATENCIES_MAX, sizeof(float));
+		if (!loopers[i].latencies_us)
+			exit(1);
+	}
+	run_once(&loopers[0]); /* alone: chooses the memory format */
 }
 
 /* glibc reads its tunables before main(): once more with them. */
@@ -138,27 +174,25 @@ static void use_tunables(char **argv)
 
 int main(int argc, char **argv)
 {
-	static struct looper loopers[THREADS_MAX];
 	cpu_set_t cpus;
 	uint32_t n_cpus, n;
 	double seconds;
 	char word[16];
 
-	if (argc != 5)
+	if (argc < 5)
 		return 2;
+	gathers = argc > 5 && !strcmp(argv[5], "--gather");
+	parse_shape(argv[4]);
 	use_tunables(argv);
 	memory_keep(0);
 	sched_getaffinity(0, sizeof(cpus), &cpus);
 	n_cpus = (uint32_t)CPU_COUNT(&cpus) < THREADS_MAX ? (uint32_t)CPU_COUNT(&cpus) : THREADS_MAX;
 	n = !strcmp(argv[3], "each") ? n_cpus : 1;
-	prepare(argv[1], argv[2], n, n == 1 ? n_cpus : 1, strtol(argv[4], NULL, 10));
+	prepare(argv[1], argv[2], n, n == 1 ? n_cpus : 1);
 	pthread_barrier_init(&barrier, NULL, n + 1);
-	for (uint32_t i = 0; i < n; i++) {
-		loopers[i].instance = i;
-		loopers[i].latencies_us = calloc(LATENCIES_MAX, sizeof(float));
-		if (!loopers[i].latencies_us || pthread_create(&loopers[i].thread, NULL, loop, &loopers[i]))
+	for (uint32_t i = 0; i < n; i++)
+		if (pthread_create(&loopers[i].thread, NULL, loop, &loopers[i]))
 			return 1;
-	}
 	pthread_barrier_wait(&barrier);
 	puts("ready");
 	fflush(stdout);
@@ -168,7 +202,7 @@ int main(int argc, char **argv)
 		until_ns = begin_ns + (uint64_t)(seconds * 1e9);
 		pthread_barrier_wait(&barrier);
 		pthread_barrier_wait(&barrier);
-		print_round(loopers, n, (double)(now_ns() - begin_ns) / 1e9);
+		print_round(n, (double)(now_ns() - begin_ns) / 1e9);
 	}
 	stop = true;
 	pthread_barrier_wait(&barrier);

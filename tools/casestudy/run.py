@@ -196,7 +196,7 @@ def plan(options):
 
     def floor(title, way):
         return Row("floor", "plug-in in a loop, " + title,
-                   [[f"{options.build}/tests/plugin_loop", options.plugin, options.model, way, "224"]])
+                   [[f"{options.build}/tests/plugin_loop", options.plugin, options.model, way, "1x3x224x224"]])
 
     return [
         [python("a", "1 process, 1 thread", 1, 1)],

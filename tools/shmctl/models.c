@@ -93,10 +93,19 @@ static json_t *tensors_json(const struct inf_tensor_spec *specs, uint32_t n_spec
 
 static json_t *histogram_json(const struct inf_histogram *histogram)
 {
-	return json_pack("{s:I, s:I, s:I, s:I}", "n", (json_int_t)inf_load64(&histogram->n), "p50",
+	json_t *buckets = json_array();
+
+	for (uint32_t i = 0; i < INF_HISTOGRAM_BUCKETS; i++) {
+		uint64_t n = inf_load64(&histogram->buckets[i]);
+
+		if (n)
+			json_array_append_new(buckets,
+					      json_pack("[I, I]", (json_int_t)inf_histogram_upper_edge(i), (json_int_t)n));
+	}
+	return json_pack("{s:I, s:I, s:I, s:I, s:o}", "n", (json_int_t)inf_load64(&histogram->n), "p50",
 			 (json_int_t)inf_histogram_quantile(histogram, 0.50), "p99",
 			 (json_int_t)inf_histogram_quantile(histogram, 0.99), "max",
-			 (json_int_t)inf_load64(&histogram->max_ns));
+			 (json_int_t)inf_load64(&histogram->max_ns), "buckets", buckets);
 }
 
 static void add_info(json_t *model, const struct inf_model_info *info)
