@@ -21,6 +21,7 @@
 
 #include "broker/loop.h"
 #include "broker/policy/batch.h"
+#include "broker/policy/timing.h"
 #include "shm/check.h"
 #include "shm/control.h"
 #include "shm/lane.h"
@@ -213,6 +214,7 @@ struct model {
 	struct inf_signature signature;
 	uint64_t time_ns[INF_CTL_BUCKETS]; /* t[b], refined by each batch */
 	uint64_t base_ns[INF_CTL_BUCKETS]; /* t[b] as warm-up measured it */
+	struct timing_history history;
 	uint32_t n_learned;
 	uint32_t batch_best;
 	uint32_t rows_running;

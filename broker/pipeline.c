@@ -180,9 +180,11 @@ static void learn(struct broker *broker, struct model *model, uint32_t rows, uin
 	inf_histogram_add(&model->stats->batch, took_ns);
 	broker->executor.n_deaths_in_row = 0;
 	timing_learn(model->time_ns, rows, took_ns);
+	timing_history_add(&model->history, rows, took_ns);
 	if (++model->n_learned % LEARN_PER_RELAX == 0) {
 		timing_relax(model->time_ns, model->base_ns);
-		model->batch_best = timing_best_rows(model->time_ns, model->signature.batch_max);
+		model->batch_best =
+			timing_history_best(&model->history, model->base_ns, model->signature.batch_max);
 	}
 }
 
@@ -336,18 +338,26 @@ static void yield(struct broker *broker)
 		broker->no_spin_until_ns = broker->now_ns + INF_NO_SPIN_NS;
 }
 
-/* Nothing was found: wait a little, or sleep. */
-static int rest(struct broker *broker, uint64_t idle_ns, uint64_t budget_ns)
+/* Nothing was found: wait a little, or sleep. *ret_fresh: something is there now, and now_ns is good for it. */
+static int rest(struct broker *broker, uint64_t idle_ns, uint64_t budget_ns, bool *ret_fresh)
 {
-	if (idle_ns >= budget_ns || broker->now_ns < broker->no_spin_until_ns || (broker->n_running && only_long_batches(broker, budget_ns)))
+	*ret_fresh = false;
+	if (idle_ns >= budget_ns || broker->now_ns < broker->no_spin_until_ns ||
+	    (broker->n_running && only_long_batches(broker, budget_ns)))
 		return park(broker);
 	if (broker->n_running || broker->one_cpu) {
 		yield(broker); /* the executor may share our core */
+		*ret_fresh = true;
 		return 0;
 	}
 	/* The clock, and what else a turn looks at, costs as much as several looks at the lanes. */
-	for (uint32_t i = 0; i < LOOKS_PER_TURN && !lanes_have_work(broker); i++)
+	for (uint32_t i = 0; i < LOOKS_PER_TURN; i++) {
+		/* now_ns is some looks old, 0.2 us at most: not worth another clock before the answer. */
+		*ret_fresh = lanes_have_work(broker);
+		if (*ret_fresh)
+			break;
 		inf_pause();
+	}
 	return 0;
 }
 
@@ -363,6 +373,7 @@ int pipeline_run(struct broker *broker)
 {
 	uint64_t budget_ns = broker->config->spin_ns >= 0 ? (uint64_t)broker->config->spin_ns : broker->spin_ns;
 	uint64_t idle_since_ns = 0;
+	bool is_fresh = false;
 	uint32_t turns = 0;
 	int r = 0;
 
@@ -370,7 +381,9 @@ int pipeline_run(struct broker *broker)
 	while (!broker->stop && r >= 0) {
 		if (loop_pending(broker->loop))
 			r = loop_poll(broker->loop);
-		broker->now_ns = now();
+		if (!is_fresh)
+			broker->now_ns = now();
+		is_fresh = false;
 		/* Who does not spin parks at once: parking looks again. */
 		if (turn(broker) && budget_ns)
 			idle_since_ns = 0;
@@ -382,7 +395,7 @@ int pipeline_run(struct broker *broker)
 		if (++turns % TURNS_PER_RETIRE == 0)
 			housekeep(broker);
 		if (r >= 0 && idle_since_ns)
-			r = rest(broker, broker->now_ns - idle_since_ns, budget_ns);
+			r = rest(broker, broker->now_ns - idle_since_ns, budget_ns, &is_fresh);
 	}
 	return r < 0 ? r : 0;
 }

@@ -527,6 +527,7 @@ static void take_times(struct model *model, const uint64_t time_ns[INF_CTL_BUCKE
 		model->base_ns[i] = 1u << i <= model->signature.batch_max ? time_ns[i] : 0;
 	memcpy(model->time_ns, model->base_ns, sizeof(model->time_ns));
 	model->n_learned = 0;
+	model->history = (struct timing_history){ 0 };
 	model->batch_best = timing_best_rows(model->time_ns, model->signature.batch_max);
 }
 

@@ -55,6 +55,43 @@ uint32_t timing_share_rows(const uint64_t time_ns[TIMING_BUCKETS], uint32_t rows
 	return together_ns > shared_ns + wake_ns ? share : rows;
 }
 
+#define USED_MIN 8u /* batches before a mean says more than warm-up */
+
+void timing_history_add(struct timing_history *history, uint32_t rows, uint64_t took_ns)
+{
+	if (!rows || rows & (rows - 1) || rows >= 1u << TIMING_BUCKETS)
+		return;
+
+	uint32_t i = (uint32_t)__builtin_ctz(rows);
+
+	if (!history->n_used[i])
+		history->mean_ns[i] = took_ns;
+	else if (took_ns > history->mean_ns[i])
+		history->mean_ns[i] += (took_ns - history->mean_ns[i]) / 16;
+	else
+		history->mean_ns[i] -= (history->mean_ns[i] - took_ns) / 16;
+	history->n_used[i]++;
+}
+
+uint32_t timing_history_best(struct timing_history *history, const uint64_t base_ns[TIMING_BUCKETS], uint32_t rows_max)
+{
+	uint64_t time_ns[TIMING_BUCKETS];
+	uint32_t most = 0;
+	double slower = 1;
+
+	for (uint32_t i = 1; i < TIMING_BUCKETS; i++)
+		if (history->n_used[i] > history->n_used[most])
+			most = i;
+	if (history->n_used[most] >= USED_MIN && base_ns[most])
+		slower = (double)history->mean_ns[most] / (double)base_ns[most];
+	for (uint32_t i = 0; i < TIMING_BUCKETS; i++) {
+		time_ns[i] = history->n_used[i] >= USED_MIN && base_ns[i] ? history->mean_ns[i]
+									: (uint64_t)(slower * (double)base_ns[i]);
+		history->n_used[i] /= 2;
+	}
+	return timing_best_rows(time_ns, rows_max);
+}
+
 void timing_learn(uint64_t time_ns[TIMING_BUCKETS], uint32_t rows, uint64_t took_ns)
 {
 	if (!rows || rows & (rows - 1) || rows >= 1u << TIMING_BUCKETS)

@@ -28,6 +28,24 @@ uint32_t timing_best_rows(const uint64_t time_ns[TIMING_BUCKETS], uint32_t rows_
  */
 uint32_t timing_share_rows(const uint64_t time_ns[TIMING_BUCKETS], uint32_t rows, uint32_t n_free, uint64_t wake_ns);
 
+/*
+ * What batches really took, without the wish to err: t[b] errs high for the sizes in use, so that all others look better than
+ * they are, and cannot say which size is best.
+ */
+struct timing_history {
+	uint64_t mean_ns[TIMING_BUCKETS];
+	uint32_t n_used[TIMING_BUCKETS]; /* lately */
+};
+
+/* One batch of `rows` rows; counts where they fall on a bucket exactly. */
+void timing_history_add(struct timing_history *history, uint32_t rows, uint64_t took_ns);
+
+/*
+ * The best size (as timing_best_rows) by what was seen lately; sizes that were not in use are taken to have become slower or
+ * faster than at warm-up by as much as the one that was used most. Half of what was counted is forgotten.
+ */
+uint32_t timing_history_best(struct timing_history *history, const uint64_t base_ns[TIMING_BUCKETS], uint32_t rows_max);
+
 /* Moves t[b] of the bucket that `rows` falls on exactly: up by 1/4, down by 1/16 (errs high). */
 void timing_learn(uint64_t time_ns[TIMING_BUCKETS], uint32_t rows, uint64_t took_ns);
 

@@ -72,6 +72,39 @@ START_TEST(sharing)
 }
 END_TEST
 
+/* Noise slows everything down alike: the size in use must not look worse than the others for it. */
+START_TEST(best_under_noise)
+{
+	static const uint64_t base[TIMING_BUCKETS] = { 18000000, 37000000, 76000000, 160000000 };
+	struct timing_history history = { 0 };
+
+	ck_assert_uint_eq(timing_history_best(&history, base, 8), 1);
+	for (int i = 0; i < 200; i++)
+		timing_history_add(&history, 1, 27000000);
+	ck_assert_uint_eq(timing_history_best(&history, base, 8), 1);
+}
+END_TEST
+
+/* Warm-up was wrong about the size that is used: seen often enough, another one is better. */
+START_TEST(best_after_a_wrong_warm_up)
+{
+	static const uint64_t base[TIMING_BUCKETS] = { 24000000, 30000000, 120000000 };
+	struct timing_history history = { 0 };
+
+	ck_assert_uint_eq(timing_history_best(&history, base, 4), 2);
+	for (int i = 0; i < 100; i++) {
+		timing_history_add(&history, 2, 40000000);
+		timing_history_add(&history, 1, 18000000);
+		timing_history_add(&history, 3, 1); /* falls on no bucket */
+	}
+	ck_assert_uint_eq(timing_history_best(&history, base, 4), 1);
+	/* What is not used any more is forgotten, and warm-up counts again. */
+	for (int i = 0; i < 20; i++)
+		timing_history_best(&history, base, 4);
+	ck_assert_uint_eq(timing_history_best(&history, base, 4), 2);
+}
+END_TEST
+
 Suite *suite_policy_timing(void);
 Suite *suite_policy_timing(void)
 {
@@ -82,6 +115,8 @@ Suite *suite_policy_timing(void)
 	tcase_add_test(tcase, predict);
 	tcase_add_test(tcase, learn_and_relax);
 	tcase_add_test(tcase, sharing);
+	tcase_add_test(tcase, best_under_noise);
+	tcase_add_test(tcase, best_after_a_wrong_warm_up);
 	suite_add_tcase(suite, tcase);
 	return suite;
 }

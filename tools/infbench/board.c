@@ -100,6 +100,16 @@ void board_begin(struct board *board, double seconds, uint64_t requests_max)
 	syscall(SYS_futex, &board->round, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 
+void board_give_up(struct board *board, const char *what, const char *why)
+{
+	if (__atomic_fetch_add(&board->n_said, 1, __ATOMIC_ACQ_REL))
+		for (;;) /* an end of ours would end the one who is speaking */
+			pause();
+	fprintf(stderr, "infbench: %s%s%s\n", what, *what ? ": " : "", why);
+	__atomic_store_n(&board->failed, 1, __ATOMIC_RELEASE);
+	exit(1);
+}
+
 bool board_next_round(struct board *board, uint32_t *seen)
 {
 	while (__atomic_load_n(&board->round, __ATOMIC_ACQUIRE) == *seen)

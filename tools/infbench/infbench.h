@@ -84,7 +84,8 @@ struct board {
 	uint64_t requests_max; /* of each worker in this round */
 	uint32_t n_ready __attribute__((aligned(LINE_BYTES)));
 	uint32_t n_done;
-	uint32_t failed; /* a worker gave up and said why */
+	uint32_t n_said; /* who gives up: the first one says why ... */
+	uint32_t failed; /* ... and then the parent ends all of them */
 	uint32_t n_workers;
 	struct tally tallies[];
 };
@@ -95,6 +96,8 @@ uint64_t board_now_ns(void);
  * or died. */
 bool board_await(struct board *board, const uint32_t *count, const struct options *options);
 void board_begin(struct board *board, double seconds, uint64_t requests_max);
+/* Worker: says why all must end (the first to say so alone), and ends the process. */
+void board_give_up(struct board *board, const char *what, const char *why) __attribute__((noreturn));
 /* Worker: sleeps until the next round. False: no more rounds. */
 bool board_next_round(struct board *board, uint32_t *seen);
 

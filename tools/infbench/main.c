@@ -82,18 +82,12 @@ static void serve(uint32_t process)
 	struct inf_model *model = NULL;
 	int r = inf_open(&client, &open);
 
-	if (r) {
-		if (!__atomic_exchange_n(&board->failed, 1, __ATOMIC_ACQ_REL))
-			fprintf(stderr, "infbench: %s\n", error[0] ? error : strerror(-r));
-		exit(1);
-	}
+	if (r)
+		board_give_up(board, "", error[0] ? error : strerror(-r));
 	r = options.ping ? 0 : open_model(client, &model);
-	if (r) {
-		if (!__atomic_exchange_n(&board->failed, 1, __ATOMIC_ACQ_REL))
-			fprintf(stderr, "infbench: %s: %s\n", options.model,
-				inf_error(client)[0] ? inf_error(client) : strerror(-r));
-		exit(1);
-	}
+	if (r)
+		board_give_up(board, options.model,
+			      inf_error(client)[0] ? inf_error(client) : strerror(-r));
 	for (uint32_t i = 0; i < options.n_threads; i++)
 		seats[i] = (struct seat){ .idx = process * options.n_threads + i,
 					  .client = client,

@@ -41,9 +41,7 @@ struct worker {
 
 static void give_up(struct worker *worker, const char *what, int r)
 {
-	if (!__atomic_exchange_n(&worker->board->failed, 1, __ATOMIC_ACQ_REL))
-		fprintf(stderr, "infbench: %s: %s\n", what, strerror(-r));
-	exit(1);
+	board_give_up(worker->board, what, strerror(-r));
 }
 
 /* --- requests --- */
