@@ -305,6 +305,8 @@ struct broker {
 	struct model *models[MODELS_MAX]; /* NULL = unused */
 	uint32_t models_end;		  /* no model has this index or a higher one */
 	uint32_t model_turn;
+	uint32_t last_model;	 /* id of the one whose batch was dispatched last */
+	uint64_t mixed_until_ns; /* several models are being asked for */
 	uint32_t n_superseded; /* models that wait to be freed by registry_reap() */
 	struct registry *registry; /* what the last scan found, see registry.c */
 	struct executor executor;

@@ -47,6 +47,13 @@ check "two rounds on command" test "$(grep -c '"requests"' "$RUN/answers")" = 2
 check "it says when it is ready" grep -q '^ready$' "$RUN/answers"
 says "an unknown command" 1 'commands are: go' bash -c "echo stop | '$IB' --commands identity"
 
+# A model that keeps all instances and the places behind them full leaves others their turn.
+"$IB" -q -w 0 -t 6 -d 250 sleep >"$RUN/flood" 2>&1 &
+flood=$!
+read -r -t 0.5 <> <(:) || true
+json "a sparse model beside a flooded one" 0 'd["requests"] == 40 and d["latency_us"]["max"] < 1e6' "$IB" -j -w 0 -n 40 identity
+check "the flood is answered as well" wait $flood
+
 # Sleeping at once instead of spinning is told to everybody.
 json "status tells the spin budget" 0 'd["wake_ns"] >= 2000 and d["spin_ns"] in (0, d["wake_ns"])' "$BUILD/shmctl" status -j
 check "the broker ends cleanly" broker_stop
