@@ -262,6 +262,24 @@ CHECK_LIBS = $(shell pkg-config --libs check)
 tests: all $(TESTS) ## build all tests, benches and hammers
 
 
+# --- the Python package: for tests, benches and a look (PYTHONPATH=build/python); users let pip build it -----
+
+VENV_PYTHON = $(shell tools/setup/venv.sh --python python 2>/dev/null)
+PYTHON_FILES := $(sort $(wildcard client/python/*.py client/python/*.toml client/python/core/* client/python/infclient/*.py*))
+
+.PHONY: python
+python: ## the Python package into build/python, with a virtual environment to try it in
+	@tools/setup/venv.sh python
+	@$(MAKE) --no-print-directory $(JOBS) $(BUILD)/python/.built
+
+$(BUILD)/python/.built: $(PYTHON_FILES) $(BUILD)/libinfclient.a
+	$(say) PIP $(@D)
+	$(Q)rm -rf $(@D) && mkdir -p $(@D)
+	$(Q)INFCLIENT_LIBRARY=$(abspath $(BUILD)/libinfclient.a) INFCLIENT_BUILD=$(abspath $(BUILD)/wheel) \
+		CC='$(CC)' CFLAGS='$(if $(SAN),$(OPT)) $(if $(filter-out 0,$(WERROR)),-Werror)' LDFLAGS='$(if $(SAN),-fsanitize=$(SAN))' \
+		$(VENV_PYTHON) -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation --no-index \
+		--target $(@D) ./client/python && touch $@
+
 # --- what people type ------------------------------------------------------------------------------------
 
 # Deps may install a compiler or torch: everything after it happens in a make that looks anew.
@@ -350,11 +368,11 @@ soak: ## 10^8 parked round trips on one core, the front's spin budget swept; abo
 .PHONY: bench bench-peers
 bench: deps ## every figure beside its floor, 10 minutes (B=ring: some rows; QUICK=1: 90 seconds)
 	@tools/setup/apt.sh check
-	@tools/setup/bench.sh
+	@tools/setup/venv.sh plot
 	@$(MAKE) --no-print-directory $(JOBS) all $(BENCHES)
 	@python3 tests/bench/bench.py --build $(BUILD) $(if $(B),--only '$(B)') $(if $(filter 1,$(QUICK)),--quick)
 bench-peers: deps ## the broker beside ZeroMQ, nng, iceoryx, Triton and others, 15 minutes (B=triton: some)
-	@tools/setup/bench.sh peers
+	@tools/setup/venv.sh peers
 	@$(MAKE) --no-print-directory $(JOBS) all
 	@tests/bench/peers/build.sh
 	@python3 tests/bench/peers.py --build $(BUILD) $(if $(B),--only '$(B)') $(if $(filter 1,$(QUICK)),--quick)

@@ -110,6 +110,7 @@ struct inf_model {
 	struct inf_client *client;
 	struct inf_model *next;
 	uint16_t handle;
+	uint32_t depth; /* granted: rows in flight or held */
 	bool is_ping; /* the pseudo-model of inf_ping() */
 	bool is_packed;
 	uint32_t is_stale; /* atomic: an answer was NO_MODEL, so the next open asks again */

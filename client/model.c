@@ -40,6 +40,7 @@ static int add(struct inf_client *client, const struct inf_ctl_model *msg,
 		return -ENOMEM;
 	model->client = client;
 	model->handle = (uint16_t)msg->handle;
+	model->depth = msg->depth;
 	model->signature = msg->signature;
 	infc_model_prepare(model);
 	model->next = client->models;
@@ -100,6 +101,11 @@ int inf_model_open(struct inf_client *client, const char *name, uint32_t depth,
 const struct inf_signature *inf_model_signature(const struct inf_model *model)
 {
 	return &model->signature;
+}
+
+uint32_t inf_model_depth(const struct inf_model *model)
+{
+	return model->depth;
 }
 
 int inf_model_list(struct inf_client *client, uint32_t idx, struct inf_model_info *ret_info)

@@ -107,6 +107,9 @@ INF_EXPORT int inf_model_open(struct inf_client *client, const char *name, uint3
 /* inf_model_signature - names, dtypes, shapes, ranges. Never NULL; valid until inf_close(). Never blocks. */
 INF_EXPORT const struct inf_signature *inf_model_signature(const struct inf_model *model);
 
+/* inf_model_depth - rows that may be in flight or held at once, as granted by the broker. Never blocks. */
+INF_EXPORT uint32_t inf_model_depth(const struct inf_model *model);
+
 /* One model that the broker has: for listings. @state: 1 loading, 2 ready, 3 failed. */
 struct inf_model_info {
 	size_t size; /* in: sizeof(struct inf_model_info) */

@@ -171,11 +171,11 @@ def write(results, groups, setting, name):
 
 def draw(folder, name):
     """Where the drawing library could not be had, the table must do."""
-    found = subprocess.run(["tools/setup/bench.sh", "--python", "plot"], capture_output=True, text=True, check=False)
+    found = subprocess.run(["tools/setup/venv.sh", "--python", "plot"], capture_output=True, text=True, check=False)
     if found.returncode == 0:
         subprocess.run([found.stdout.strip(), f"{HERE}/draw.py", folder, name], check=True)
     else:
-        say("  no drawing: tools/setup/bench.sh installs matplotlib")
+        say("  no drawing: tools/setup/venv.sh plot installs matplotlib")
 
 
 def main():

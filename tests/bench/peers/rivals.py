@@ -11,7 +11,7 @@ loop over one connection, so no Python client's cost is counted against them; ic
 Python on both ends, and says so.
 
 cpus: None leaves all to the kernel; (0,) puts every process of the rival on that CPU; (0, 1) puts
-the client on the first and all of the server on the second. tools/setup/bench.sh installs what
+the client on the first and all of the server on the second. tools/setup/venv.sh peers installs what
 this finds missing. Start a rival from the main thread: what it runs ends when that thread does.
 
 By itself it tries all rivals once: rivals.py [--only NAME] [--seconds S] [--cpus 0,1]
@@ -36,7 +36,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 HERE = pathlib.Path(__file__).resolve().parent
-SETUP = ROOT / "tools/setup/bench.sh"
+SETUP = ROOT / "tools/setup/venv.sh"
 SHM = pathlib.Path("/dev/shm")
 
 MESSAGE_BYTES = 64
@@ -157,7 +157,7 @@ class Rival:
     def available(self):
         """(True, "") or (False, why)."""
         if not os.access(build_folder() / self.program, os.X_OK):
-            return False, f"{self.program} is not built (tools/setup/bench.sh, then build.sh)"
+            return False, f"{self.program} is not built (tools/setup/venv.sh peers, then build.sh)"
         return True, ""
 
     def start(self, cpus=None):
@@ -340,7 +340,7 @@ class Iceoryx(Pair):
 
     def available(self):
         if not shutil.which("iox-roudi"):
-            return False, "its daemon iox-roudi is missing (tools/setup/bench.sh)"
+            return False, "its daemon iox-roudi is missing (tools/setup/venv.sh peers)"
         return super().available()
 
     def start_server(self):
@@ -367,7 +367,7 @@ class Iceoryx(Pair):
 class Iceoryx2(Pair):
     def available(self):
         return (
-            (True, "") if python_of("iceoryx2") else (False, "not installed (tools/setup/bench.sh)")
+            (True, "") if python_of("iceoryx2") else (False, "not installed (tools/setup/venv.sh peers)")
         )
 
     def version(self):
@@ -406,7 +406,7 @@ class HttpServer(Rival):
 
     def available(self):
         if not python_of(self.environment_name):
-            return False, "not installed (tools/setup/bench.sh)"
+            return False, "not installed (tools/setup/venv.sh peers)"
         return super().available()
 
     def request(self):

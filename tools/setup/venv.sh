@@ -1,27 +1,30 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# bench.sh - installs what the benchmarks draw with, and their rivals; quick and silent where they are.
+# venv.sh - virtual environments for what Python runs here; quick and silent where they are.
 #
-#   bench.sh                 the library that draws (matplotlib), in a virtual environment
-#   bench.sh peers           the rivals of `make bench-peers` too: Debian's libraries, and a virtual
-#                            environment for each Python rival
-#   bench.sh --python NAME   prints the Python that has NAME (plot, iceoryx2, triton, mosec, mlserver),
-#                            or fails without a word
+#   venv.sh plot            what the benchmarks draw with (matplotlib)
+#   venv.sh python          what the Python package is tested and measured with (pytest, mypy, uvloop, FastAPI, ...)
+#   venv.sh peers           the rivals of `make bench-peers`: Debian's libraries, and an environment for each Python rival
+#   venv.sh --python NAME   prints the Python that has NAME (plot, python, iceoryx2, triton, mosec, mlserver),
+#                           or fails without a word
 #
-# A rival that cannot be had here is said in a line and skipped: it is then missing from the table,
-# never fatal. The environments (0.8 GB in all) lie in the user's cache folder and serve all clones.
+# What cannot be had here is said in a line and skipped: a rival is then missing from the table, tests are skipped
+# by name, nothing is fatal. The environments (0.8 GB in all) lie in the user's cache folder and serve all clones.
 # One counts as made when its file `complete`, written last, names the packages that it was made
 # from; else it is begun anew.
 set -eu
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/infbroker
 
-say() { echo "bench: $*"; }
+say() { echo "venv: $*"; }
 
 # What pip is asked for: the releases that the settings in tests/bench/peers were tried with.
 packages_of() { # NAME
 	case $1 in
 	plot) echo matplotlib==3.10.0 ;;
+	python) echo numpy==2.4.6 ml_dtypes==0.6.0 setuptools==80.9.0 wheel==0.45.1 pytest==9.2.0 pytest-asyncio==1.5.0 \
+		hypothesis==6.170.17 mypy==2.4.1 uvloop==0.23.0 tqdm==4.70.1 pillow==13.0.0 \
+		fastapi==0.165.0 uvicorn==0.54.0 gunicorn==27.0.1 aiohttp==3.14.5 ;;
 	iceoryx2) echo iceoryx2==0.10.0 ;;
 	# The tritonserver program is in this wheel; only it is used, none of pytriton itself.
 	triton) echo nvidia-pytriton==0.7.0 ;;
@@ -33,10 +36,11 @@ packages_of() { # NAME
 disk_mb_of() { # NAME
 	case $1 in
 	triton | mlserver) echo 1000 ;;
+	python) echo 400 ;;
 	*) echo 200 ;;
 	esac
 }
-venv_of() { echo "$cache/bench-$1"; }
+venv_of() { echo "$cache/venv-$1"; }
 is_complete() { # NAME
 	wanted=$(packages_of "$1") || return 1
 	[ "$(cat "$(venv_of "$1")/complete" 2>/dev/null)" = "$wanted" ]
@@ -97,7 +101,7 @@ make_venv() { # NAME
 			--no-input --no-cache-dir --progress-bar off $packages >>"$venv.log" 2>&1; then
 		echo "$packages" >"$venv/complete"
 	else
-		tail -n 3 "$venv.log" | sed 's/^/bench:   /'
+		tail -n 3 "$venv.log" | sed 's/^/venv:   /'
 		say "skipped: $1 cannot be installed here (all of it in $venv.log)"
 		rm -rf "$venv"
 	fi
@@ -106,7 +110,7 @@ make_venv() { # NAME
 
 install() { # NAME...
 	mkdir -p "$cache"
-	exec 9>"$cache/bench-lock"
+	exec 9>"$cache/venv-lock"
 	flock -n 9 || { say "another run is installing; waiting for it"; flock 9; }
 	for name; do
 		is_complete "$name" || make_venv "$name"
@@ -114,8 +118,8 @@ install() { # NAME...
 }
 
 case "${1-}" in
-"")
-	install plot
+plot | python)
+	install "$1"
 	;;
 peers)
 	apt_install

@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* module.c - infclient._core: what is common to its files, and how it comes up. */
+#include "client/python/core/core.h"
+#include <math.h>
+#include <stdarg.h>
+#include <time.h>
+
+uint64_t core_epoch;
+PyObject *core_errors, *core_convert, *core_ndarray, *core_get_loop;
+unsigned long core_main_thread;
+PyTypeObject *session_type, *handle_type, *request_type, *waiter_type, *tensor_type, *model_type;
+
+uint64_t core_now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+int core_raise(const char *name, const char *format, ...)
+{
+	PyObject *function = PyObject_GetAttrString(core_errors, name);
+	PyObject *args = NULL, *error = NULL;
+	va_list list;
+
+	va_start(list, format);
+	if (function)
+		args = Py_VaBuildValue(format, list);
+	va_end(list);
+	if (args)
+		error = PyObject_Call(function, args, NULL);
+	if (error)
+		PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+	Py_XDECREF(error);
+	Py_XDECREF(args);
+	Py_XDECREF(function);
+	return -1;
+}
+
+/* Seconds from `from_ns` on, or absolute where that is 0. */
+static bool seconds(PyObject *value, const char *what, uint64_t from_ns, uint64_t *ret_ns)
+{
+	double s = PyFloat_AsDouble(value);
+
+	if (s == -1.0 && PyErr_Occurred())
+		return false;
+	if (isnan(s) || s < 0) {
+		PyErr_Format(PyExc_ValueError, "%s must be a number of seconds that is not negative, got %R", what, value);
+		return false;
+	}
+	/* 292 years is for ever. */
+	*ret_ns = s > 9.2e9 ? INF_FOREVER : from_ns + (uint64_t)(s * 1e9);
+	return true;
+}
+
+bool core_deadline(PyObject *timeout, PyObject *deadline, uint64_t *ret_ns)
+{
+	bool has_timeout = timeout && timeout != Py_None;
+	bool has_deadline = deadline && deadline != Py_None;
+
+	*ret_ns = INF_FOREVER;
+	if (has_timeout && has_deadline) {
+		PyErr_SetString(PyExc_ValueError, "give timeout (seconds from now) or deadline (time.monotonic()), not both");
+		return false;
+	}
+	if (has_timeout)
+		return seconds(timeout, "timeout", core_now_ns(), ret_ns);
+	return !has_deadline || seconds(deadline, "deadline", 0, ret_ns);
+}
+
+static PyObject *forked(PyObject *self, PyObject *ignored)
+{
+	(void)self, (void)ignored;
+	core_epoch++;
+	core_main_thread = PyThread_get_thread_ident();
+	Py_RETURN_NONE;
+}
+
+/* open(socket, name) -> Session */
+static PyObject *open_session(PyObject *self, PyObject *args)
+{
+	char text[1024] = "";
+	struct inf_options options = { .size = sizeof(options), .error = text, .error_bytes = sizeof(text) };
+	struct session *session;
+	int r;
+
+	(void)self;
+	if (!PyArg_ParseTuple(args, "zz", &options.socket, &options.name))
+		return NULL;
+	session = PyObject_New(struct session, session_type);
+	if (!session)
+		return NULL;
+	memset((char *)session + sizeof(PyObject), 0, sizeof(*session) - sizeof(PyObject));
+	session->epoch = core_epoch;
+	Py_BEGIN_ALLOW_THREADS
+	r = inf_open(&session->client, &options);
+	Py_END_ALLOW_THREADS
+	if (!r)
+		return (PyObject *)session;
+	Py_DECREF(OBJECT(session));
+	core_raise("cannot_connect", "(is)", -r, text);
+	return NULL;
+}
+
+static PyMethodDef functions[] = {
+	{ "open", open_session, METH_VARARGS, "open(socket, name): connects. None = the defaults." },
+	{ "forked", forked, METH_NOARGS, "Tells that this process is a new child." },
+	{ NULL, NULL, 0, NULL },
+};
+
+static struct PyModuleDef definition = {
+	PyModuleDef_HEAD_INIT,
+	.m_name = "infclient._core",
+	.m_doc = "The C half of infclient, over libinfclient.",
+	.m_size = -1,
+	.m_methods = functions,
+};
+
+static bool import(PyObject **ret, const char *module_name, const char *attribute)
+{
+	PyObject *module = PyImport_ImportModule(module_name);
+
+	if (!module)
+		return false;
+	*ret = attribute ? PyObject_GetAttrString(module, attribute) : Py_NewRef(module);
+	Py_DECREF(module);
+	return *ret;
+}
+
+static bool add(PyObject *module, const char *name, PyTypeObject **type, PyTypeObject *made)
+{
+	*type = made;
+	return made && PyModule_AddObjectRef(module, name, (PyObject *)made) == 0;
+}
+
+PyMODINIT_FUNC PyInit__core(void)
+{
+	PyObject *module = PyModule_Create(&definition);
+
+	if (!module)
+		return NULL;
+	core_main_thread = PyThread_get_thread_ident();
+	if (import(&core_errors, "infclient._errors", NULL) && import(&core_convert, "infclient._convert", NULL) &&
+	    import(&core_ndarray, "numpy", "ndarray") && import(&core_get_loop, "asyncio", "get_running_loop") &&
+	    add(module, "Session", &session_type, session_init()) && add(module, "Handle", &handle_type, handle_init()) &&
+	    add(module, "Request", &request_type, request_init()) && add(module, "Waiter", &waiter_type, waiter_init()) &&
+	    add(module, "Tensor", &tensor_type, tensor_init()) && add(module, "Model", &model_type, model_init()) &&
+	    PyModule_AddStringConstant(module, "version", inf_version()) == 0)
+		return module;
+	Py_DECREF(module);
+	return NULL;
+}

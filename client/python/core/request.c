@@ -1,0 +1,554 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * request.c - one request: its memory, its way to the broker and back, its answer.
+ *
+ * An answer is a view while views hold at most half of the rows that the model has memory for, and a
+ * private copy beyond: programs that keep answers, or that await the next one while they still hold the
+ * last, cannot run out of memory for answers, whatever the depth.
+ */
+#include "client/python/core/core.h"
+#include <errno.h>
+#include <time.h>
+
+/* --- memory --- */
+
+struct request *request_new(struct handle *handle, uint32_t rows)
+{
+	struct request *request = PyObject_GC_New(struct request, request_type);
+
+	if (!request)
+		return NULL;
+	memset((char *)request + sizeof(PyObject), 0, sizeof(*request) - sizeof(PyObject));
+	request->handle = (struct handle *)Py_NewRef(OBJECT(handle));
+	request->rows = rows;
+	PyObject_GC_Track(request);
+	return request;
+}
+
+static int fill(struct request *request, const struct source *sources)
+{
+	const struct inf_signature *signature = request->handle->signature;
+	int r = 0;
+
+	for (uint32_t i = 0; i < signature->n_inputs && !r; i++) {
+		const struct inf_tensor_spec *spec = &signature->inputs[i];
+		int64_t dims[INF_RANK_MAX] = { request->rows };
+		bool varies = false;
+		int skip = spec->rank - sources[i].rank;
+
+		for (int k = skip; k < spec->rank; k++)
+			dims[k] = sources[i].shape[k - skip];
+		for (int k = spec->flags & INF_SPEC_BATCH ? 1 : 0; k < spec->rank; k++)
+			varies |= spec->dims[k] < 0;
+		if (varies)
+			r = inf_input_describe(request->req, i, (enum inf_dtype)spec->dtype, spec->rank, dims);
+		if (!r)
+			source_copy(&sources[i], inf_input(request->req, i));
+	}
+	return r;
+}
+
+int request_take(struct request *request, const struct source *sources)
+{
+	struct handle *handle = request->handle;
+	int r;
+
+	r = inf_request_take(handle->model, request->rows, &request->req);
+	if (!r) {
+		inf_request_set_data(request->req, request);
+		handle->session->n_alive++;
+		r = sources ? fill(request, sources) : 0;
+		if (r)
+			request_give(request);
+	}
+	if (!r || r == -ENOBUFS)
+		return r;
+	handle->session->is_lost |= r == -EOWNERDEAD;
+	return core_raise("from_errno", "(is)", -r, "taking memory for a request");
+}
+
+static void enlist(struct request *request)
+{
+	struct handle *handle = request->handle;
+
+	request->prev = NULL;
+	request->next = handle->ended;
+	if (handle->ended)
+		handle->ended->prev = request;
+	handle->ended = request;
+	request->is_listed = true;
+}
+
+static void unlist(struct request *request)
+{
+	if (!request->is_listed)
+		return;
+	if (request->prev)
+		request->prev->next = request->next;
+	else
+		request->handle->ended = request->next;
+	if (request->next)
+		request->next->prev = request->prev;
+	request->next = request->prev = NULL;
+	request->is_listed = false;
+}
+
+/* After this it has no memory. */
+void request_give(struct request *request)
+{
+	struct handle *handle = request->handle;
+
+	if (!request->req)
+		return;
+	handle->session->n_alive--;
+	if (request->state == REQUEST_FLIGHT) {
+		handle->rows_flight -= request->rows;
+		request->state = REQUEST_CANCELLED;
+		handle_bury(handle, request->req, request->rows);
+	} else if (request->state == REQUEST_CANCELLED && request->is_charged && !inf_poll(request->req)) {
+		handle_bury(handle, request->req, request->rows);
+	} else {
+		inf_request_give(request->req);
+		if (request->is_charged)
+			handle->rows_busy -= request->rows;
+	}
+	unlist(request);
+	request->is_charged = false;
+	request->req = NULL;
+	lane_room(handle);
+}
+
+static bool has_views(const struct request *request)
+{
+	return request->n_views_in || request->n_views_out;
+}
+
+void request_drop_view(struct request *request, bool is_output)
+{
+	if (is_output && !--request->n_views_out)
+		request->handle->rows_viewed -= request->rows;
+	else if (!is_output)
+		request->n_views_in--;
+	if (request->is_closed && !has_views(request) && request->state != REQUEST_FLIGHT && request->state != REQUEST_QUEUED)
+		request_give(request);
+}
+
+/* --- submission --- */
+
+/* Will memory come free without anybody letting a view go? */
+static bool is_progress(const struct handle *handle)
+{
+	return handle->rows_flight || handle->zombies;
+}
+
+static void end_full(struct request *request)
+{
+	const struct handle *handle = request->handle;
+	PyObject *error = PyObject_CallMethod(core_errors, "full", "(OInn)", handle->model_name, handle->depth,
+					      handle->session->n_views, handle->session->n_alive);
+
+	request_end_error(request, error);
+	Py_XDECREF(error);
+}
+
+/* The world failed: its error, in the request. */
+static void end_errno(struct request *request, int r)
+{
+	struct session *session = request->handle->session;
+	PyObject *error = PyObject_CallMethod(core_errors, "from_errno", "(is)", -r, "submitting a request");
+
+	session->is_lost |= r == -ECONNRESET || r == -EOWNERDEAD;
+	request_end_error(request, error);
+	Py_XDECREF(error);
+}
+
+static void leave_queue(struct request *request)
+{
+	if (request->state == REQUEST_QUEUED)
+		lane_unqueue(request);
+}
+
+/* 0, or what stands in the way as request_try() says it. */
+static int provide(struct request *request)
+{
+	int r;
+
+	if (request->req)
+		return 0;
+	r = request_take(request, request->stash);
+	if (r == -ENOBUFS)
+		return -ENOBUFS;
+	if (r) {
+		PyObject *type, *error, *trace;
+
+		PyErr_Fetch(&type, &error, &trace);
+		PyErr_NormalizeException(&type, &error, &trace);
+		leave_queue(request);
+		request_end_error(request, error);
+		Py_XDECREF(type);
+		Py_XDECREF(error);
+		Py_XDECREF(trace);
+		return 1;
+	}
+	PyMem_Free(request->stash);
+	request->stash = NULL;
+	return 0;
+}
+
+int request_try(struct request *request)
+{
+	struct handle *handle = request->handle;
+	uint32_t rows = request->is_charged ? 0 : request->rows;
+	int r;
+
+	if (!handle_has_room(handle, rows))
+		request_harvest(handle, rows);
+	r = handle_has_room(handle, rows) ? provide(request) : -ENOBUFS;
+	if (r == 1)
+		return 1;
+	if (r == -ENOBUFS) {
+		if (is_progress(handle))
+			return 0;
+		leave_queue(request);
+		end_full(request);
+		return 1;
+	}
+	if (request->deadline_ns)
+		inf_request_set_deadline(request->req, request->deadline_ns);
+	r = inf_submit(request->req);
+	if (r == -EAGAIN)
+		return -1;
+	leave_queue(request);
+	if (r) {
+		end_errno(request, r);
+		return 1;
+	}
+	request->state = REQUEST_FLIGHT;
+	if (!request->is_charged)
+		handle->rows_busy += request->rows;
+	request->is_charged = true;
+	handle->rows_flight += request->rows;
+	handle->session->n_requests++;
+	return 1;
+}
+
+int request_submit(struct request *request)
+{
+	struct session *session = request->handle->session;
+	struct lane *lane = session_lane(session);
+
+	if (!lane)
+		return -1;
+	if (request->lane != lane) {
+		lane_unref(request->lane);
+		request->lane = lane_ref(lane);
+	}
+	if (request->handle->n_queued && lane->queue_first)
+		lane_flush(lane);
+	/* Behind those of this thread that wait already. */
+	if (!lane->queue_first && request_try(request) == 1)
+		return 0;
+	lane_queue(lane, request);
+	/* Nobody may be waiting for what ends: look for room once. */
+	lane_collect(lane);
+	lane_flush(lane);
+	lane_arm(lane);
+	return 0;
+}
+
+/* --- the end --- */
+
+static void run_callbacks(struct request *request)
+{
+	PyObject *callbacks = request->callbacks;
+
+	request->callbacks = NULL;
+	if (request->timer) {
+		PyObject *type, *error, *trace, *result;
+
+		PyErr_Fetch(&type, &error, &trace);
+		result = PyObject_CallMethod(request->timer, "cancel", NULL);
+		if (!result)
+			PyErr_Clear();
+		Py_XDECREF(result);
+		Py_CLEAR(request->timer);
+		PyErr_Restore(type, error, trace);
+	}
+	if (!callbacks)
+		return;
+	if (request->lane)
+		request->lane->n_waited--;
+	for (Py_ssize_t i = 0; i < PyList_Size(callbacks); i++) {
+		PyObject *pair = PyList_GetItem(callbacks, i);
+
+		lane_call_soon(request, PyTuple_GetItem(pair, 0), PyTuple_GetItem(pair, 1));
+	}
+	Py_DECREF(callbacks);
+}
+
+/* QUOTA: no row of memory although we counted one, for they must lie side by side. Others will free some. */
+static bool again(struct request *request)
+{
+	struct handle *handle = request->handle;
+
+	if (request->status != INF_QUOTA || !request->lane->session)
+		return false;
+	request_harvest(handle, handle->depth);
+	if (!is_progress(handle))
+		return false;
+	handle->rows_busy -= request->rows;
+	request->is_charged = false;
+	lane_queue(request->lane, request);
+	return true;
+}
+
+void request_end(struct request *request)
+{
+	struct inf_request_info info = { .size = sizeof(info) };
+	struct handle *handle = request->handle;
+
+	request->state = REQUEST_ENDED;
+	request->status = inf_request_status(request->req);
+	handle->rows_flight -= request->rows;
+	if (again(request))
+		return;
+	handle->session->n_ended[request->status]++;
+	inf_request_get_info(request->req, &info);
+	request->queue_us = info.queue_us;
+	request->run_us = info.run_us;
+	if (request->status == INF_OK) {
+		if (!request->is_explicit)
+			enlist(request);
+	} else {
+		request->retry_after_us = info.retry_after_us;
+		request->maybe_executed = info.maybe_executed;
+		handle->is_stale |= request->status == INF_NO_MODEL;
+		handle->session->is_lost |= request->status == INF_BROKER_LOST;
+		if (!request->is_explicit)
+			request_give(request);
+	}
+	run_callbacks(request);
+}
+
+void request_end_error(struct request *request, PyObject *error)
+{
+	request->state = REQUEST_ENDED;
+	request->error = Py_XNewRef(error ? error : Py_None);
+	run_callbacks(request);
+}
+
+/* Looks once; true where it is over. */
+bool request_is_over(struct request *request)
+{
+	struct session *session = request->handle->session;
+
+	if (request->state == REQUEST_FLIGHT) {
+		int r = session->epoch == core_epoch ? inf_poll(request->req) : -EOWNERDEAD;
+
+		if (r == 1) {
+			request_end(request);
+		} else if (r < 0) {
+			request->handle->rows_flight -= request->rows;
+			end_errno(request, r);
+		}
+	} else if (request->state == REQUEST_QUEUED && request->lane->thread == PyThread_get_thread_ident()) {
+		lane_collect(request->lane);
+		lane_flush(request->lane);
+		lane_arm(request->lane);
+	}
+	return request->state == REQUEST_ENDED || request->state == REQUEST_CANCELLED;
+}
+
+bool request_cancel(struct request *request)
+{
+	if (request->state == REQUEST_QUEUED) {
+		lane_unqueue(request);
+	} else if (request->state == REQUEST_FLIGHT) {
+		inf_cancel(request->req);
+		request->handle->rows_flight -= request->rows;
+	} else {
+		return false;
+	}
+	request->state = REQUEST_CANCELLED;
+	run_callbacks(request);
+	if (!request->is_explicit && !has_views(request))
+		request_give(request);
+	return true;
+}
+
+/* Its time is over: cancelled, and says why. False with an error set. */
+bool request_expire(struct request *request)
+{
+	PyObject *error = PyObject_CallMethod(core_errors, "timed_out", "O", request->handle->model_name);
+
+	if (!error)
+		return false;
+	core_set(&request->error, error);
+	request_cancel(request);
+	return true;
+}
+
+/* Sleeps, without the GIL, until something may have changed. */
+static void sleep_once(struct request *request, uint64_t until_ns)
+{
+	uint64_t now_ns = core_now_ns(), end_ns = until_ns;
+	struct inf_request *req = request->state == REQUEST_FLIGHT ? request->req : NULL;
+
+	/* Signal handlers run in the main thread, and only when it asks. */
+	if (PyThread_get_thread_ident() == core_main_thread && now_ns + SLICE_NS < end_ns)
+		end_ns = now_ns + SLICE_NS;
+	Py_BEGIN_ALLOW_THREADS
+	if (req) {
+		inf_wait(req, end_ns);
+	} else {
+		struct timespec pause = { .tv_nsec = RETRY_NS };
+
+		nanosleep(&pause, NULL);
+	}
+	Py_END_ALLOW_THREADS
+}
+
+int request_wait(struct request *request, uint64_t until_ns)
+{
+	while (!request_is_over(request)) {
+		sleep_once(request, until_ns);
+		if (request_is_over(request))
+			break;
+		if (PyErr_CheckSignals()) {
+			request_cancel(request);
+			return -1;
+		}
+		if (core_now_ns() >= until_ns)
+			return request_expire(request) ? 0 : -1;
+	}
+	return 0;
+}
+
+/* --- the answer --- */
+
+int request_raise(struct request *request)
+{
+	if (request->error == Py_None) {
+		PyErr_NoMemory();
+		return -1;
+	}
+	if (request->error) {
+		PyErr_SetObject((PyObject *)Py_TYPE(request->error), request->error);
+		return -1;
+	}
+	if (request->state == REQUEST_CANCELLED)
+		return core_raise("cancelled", "(OO)", request->handle->model_name,
+				  request->was_awaited ? Py_True : Py_False);
+	return core_raise("from_status", "(iOIO)", (int)request->status, request->handle->model_name,
+			  request->retry_after_us, request->maybe_executed ? Py_True : Py_False);
+}
+
+static PyObject *copy_of(PyObject *array)
+{
+	PyObject *copy = array ? PyObject_CallMethod(array, "copy", NULL) : NULL;
+	PyObject *none = copy ? PyObject_CallMethod(copy, "setflags", "O", Py_False) : NULL;
+
+	Py_XDECREF(array);
+	if (!none)
+		Py_CLEAR(copy);
+	Py_XDECREF(none);
+	return copy;
+}
+
+static PyObject *output_array(struct request *request, uint32_t idx, bool must_copy)
+{
+	PyObject *tensor = tensor_output(request, idx, request->is_single);
+	PyObject *array = tensor_as_array(tensor, &request->handle->outputs[idx]);
+
+	return must_copy ? copy_of(array) : array;
+}
+
+/* A tuple with names, for models with several outputs. */
+static PyObject *outputs_tuple(struct request *request, bool must_copy)
+{
+	struct handle *handle = request->handle;
+	uint32_t n = handle->signature->n_outputs;
+	PyObject *names = PyTuple_New(n), *arrays = PyTuple_New(n), *result = NULL;
+
+	for (uint32_t i = 0; names && arrays && i < n; i++) {
+		PyObject *array = output_array(request, i, must_copy);
+
+		if (!array)
+			goto out;
+		PyTuple_SetItem(arrays, i, array);
+		PyTuple_SetItem(names, i, Py_NewRef(handle->outputs[i].name));
+	}
+	if (names && arrays)
+		result = PyObject_CallMethod(core_convert, "outputs", "OO", names, arrays);
+out:
+	Py_XDECREF(names);
+	Py_XDECREF(arrays);
+	return result;
+}
+
+static PyObject *make_answer(struct request *request, bool must_copy)
+{
+	return request->handle->signature->n_outputs == 1 ? output_array(request, 0, must_copy)
+							  : outputs_tuple(request, must_copy);
+}
+
+/* Moves the answer to private memory. False with an error set. */
+static bool copy_out(struct request *request)
+{
+	request->answer = make_answer(request, true);
+	if (request->answer)
+		request_give(request);
+	return request->answer;
+}
+
+void request_harvest(struct handle *handle, uint32_t rows)
+{
+	struct request *request = handle->ended, *next;
+
+	for (; request && !handle_has_room(handle, rows); request = next) {
+		next = request->next;
+		if (request->n_views_out)
+			continue;
+		/* Making arrays runs Python, which may change the list: begin anew after each. */
+		Py_INCREF(OBJECT(request));
+		unlist(request);
+		if (!copy_out(request)) {
+			PyErr_Clear();
+			enlist(request);
+			next = NULL;
+		} else {
+			next = handle->ended;
+		}
+		Py_DECREF(OBJECT(request));
+	}
+}
+
+PyObject *request_answer(struct request *request)
+{
+	struct handle *handle = request->handle;
+
+	if (request->state != REQUEST_ENDED || request->error || request->status != INF_OK) {
+		request_raise(request);
+		return NULL;
+	}
+	if (request->answer)
+		return Py_NewRef(request->answer);
+	if (!request->req) {
+		core_raise("given_back", "()");
+		return NULL;
+	}
+	if (request->n_views_out || handle->rows_viewed + request->rows <= handle->depth / 2)
+		return make_answer(request, false);
+	if (request->is_explicit)
+		return make_answer(request, true);
+	return copy_out(request) ? Py_NewRef(request->answer) : NULL;
+}
+
+void request_close(struct request *request)
+{
+	request->is_closed = true;
+	if (request->state == REQUEST_QUEUED || request->state == REQUEST_FLIGHT)
+		request_cancel(request);
+	if (!has_views(request))
+		request_give(request);
+}

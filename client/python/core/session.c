@@ -1,0 +1,601 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * session.c - a connection, and what each thread has of it.
+ *
+ * The library gives each thread a lane, and wants a thread that ends to return it before inf_close()
+ * runs. So the thread's own dictionary, which Python empties in the thread itself and before others
+ * can join it, holds a capsule that returns the lane.
+ *
+ * An event loop watches the lane's descriptor: one readiness callback takes all completions there
+ * are, submits what waited for room, and asks for the next hint. No thread, no executor.
+ */
+#include "client/python/core/core.h"
+#include <errno.h>
+
+#define LANE_CAPSULE "infclient.lane"
+
+bool session_is_usable(const struct session *session)
+{
+	if (!session->is_closed)
+		return true;
+	core_raise("closed", "()");
+	return false;
+}
+
+/* --- lanes --- */
+
+struct lane *lane_ref(struct lane *lane)
+{
+	lane->n_refs++;
+	return lane;
+}
+
+void lane_unref(struct lane *lane)
+{
+	if (!lane || --lane->n_refs)
+		return;
+	Py_XDECREF(lane->loop);
+	Py_XDECREF(lane->call_soon);
+	Py_XDECREF(lane->reader);
+	PyMem_Free(lane);
+}
+
+static void forget(struct session *session, struct lane *lane)
+{
+	struct lane **at = &session->lanes;
+
+	while (*at && *at != lane)
+		at = &(*at)->next;
+	if (*at)
+		*at = lane->next;
+	if (session->last == lane)
+		session->last = NULL;
+	lane->session = NULL;
+}
+
+/* The thread ends (or the interpreter, in some thread). */
+static void on_thread_end(PyObject *capsule)
+{
+	struct lane *lane = PyCapsule_GetPointer(capsule, LANE_CAPSULE);
+	struct session *session = lane->session;
+
+	if (session && lane->thread == PyThread_get_thread_ident()) {
+		while (lane->queue_first) {
+			struct request *request = lane->queue_first;
+
+			Py_INCREF(OBJECT(request));
+			lane_unqueue(request);
+			core_raise("thread_ended", "()");
+			PyObject *type, *error, *trace;
+
+			PyErr_Fetch(&type, &error, &trace);
+			PyErr_NormalizeException(&type, &error, &trace);
+			request_end_error(request, error);
+			Py_XDECREF(type);
+			Py_XDECREF(error);
+			Py_XDECREF(trace);
+			Py_DECREF(OBJECT(request));
+		}
+		if (session->epoch == core_epoch)
+			inf_thread_leave(session->client);
+		forget(session, lane);
+	}
+	lane_unref(lane);
+}
+
+static struct lane *lane_new(struct session *session, PyObject *threads, PyObject *key)
+{
+	struct lane *lane = PyMem_Calloc(1, sizeof(*lane));
+	PyObject *capsule;
+
+	if (!lane)
+		return (struct lane *)PyErr_NoMemory();
+	lane->n_refs = 1;
+	lane->fd = -1;
+	capsule = PyCapsule_New(lane, LANE_CAPSULE, on_thread_end);
+	if (!capsule) {
+		lane_unref(lane);
+		return NULL;
+	}
+	lane->session = session;
+	lane->thread = PyThread_get_thread_ident();
+	lane->next = session->lanes;
+	session->lanes = lane;
+	if (PyDict_SetItem(threads, key, capsule))
+		lane = NULL;
+	Py_DECREF(capsule);
+	return lane;
+}
+
+struct lane *session_lane(struct session *session)
+{
+	unsigned long thread = PyThread_get_thread_ident();
+	PyObject *threads, *key, *capsule;
+	struct lane *lane;
+
+	if (session->last && session->last_thread == thread)
+		return session->last;
+	threads = PyThreadState_GetDict();
+	if (!threads) {
+		PyErr_SetString(PyExc_RuntimeError, "this thread has no Python state");
+		return NULL;
+	}
+	key = PyLong_FromVoidPtr(session);
+	if (!key)
+		return NULL;
+	capsule = PyDict_GetItemWithError(threads, key);
+	if (capsule) {
+		lane = PyCapsule_GetPointer(capsule, LANE_CAPSULE);
+		/* The address may have been another session's. */
+		if (lane && lane->session != session)
+			capsule = NULL;
+	}
+	if (!capsule)
+		lane = PyErr_Occurred() ? NULL : lane_new(session, threads, key);
+	Py_DECREF(key);
+	session->last = lane;
+	session->last_thread = thread;
+	return lane;
+}
+
+/* --- requests that wait for room --- */
+
+void lane_queue(struct lane *lane, struct request *request)
+{
+	Py_INCREF(OBJECT(request));
+	request->next = NULL;
+	request->prev = lane->queue_last;
+	if (lane->queue_last)
+		lane->queue_last->next = request;
+	else
+		lane->queue_first = request;
+	lane->queue_last = request;
+	request->state = REQUEST_QUEUED;
+	request->handle->n_queued++;
+}
+
+void lane_unqueue(struct request *request)
+{
+	struct lane *lane = request->lane;
+
+	if (request->prev)
+		request->prev->next = request->next;
+	else
+		lane->queue_first = request->next;
+	if (request->next)
+		request->next->prev = request->prev;
+	else
+		lane->queue_last = request->prev;
+	request->next = request->prev = NULL;
+	request->handle->n_queued--;
+	request->state = REQUEST_NEW;
+	Py_DECREF(OBJECT(request));
+}
+
+static void flush_once(struct lane *lane)
+{
+	struct request *request = lane->queue_first, *next;
+	const struct handle *full = NULL;
+
+	Py_XINCREF(OBJECT(request));
+	while (request) {
+		int r = 1;
+
+		next = request->next;
+		Py_XINCREF(OBJECT(next));
+		/* What Python ran meanwhile may have changed the queue. */
+		if (request->state != REQUEST_QUEUED || request->lane != lane) {
+			Py_DECREF(OBJECT(request));
+			Py_XDECREF(OBJECT(next));
+			lane->must_flush = true;
+			return;
+		}
+		/* Many wait for the same model as a rule: if one has no room, the others have none. */
+		if (request->handle == full)
+			r = -1;
+		else
+			r = request_try(request);
+		if (r == 0)
+			full = request->handle;
+		Py_DECREF(OBJECT(request));
+		request = next;
+		if (r < 0) {
+			Py_XDECREF(OBJECT(next));
+			return;
+		}
+	}
+}
+
+void lane_flush(struct lane *lane)
+{
+	if (lane->is_flushing) {
+		lane->must_flush = true;
+		return;
+	}
+	lane->is_flushing = true;
+	lane_ref(lane);
+	do {
+		lane->must_flush = false;
+		flush_once(lane);
+	} while (lane->must_flush);
+	lane->is_flushing = false;
+	lane_unref(lane);
+}
+
+void lane_room(struct handle *handle)
+{
+	struct session *session = handle->session;
+	unsigned long thread;
+	PyObject *type, *error, *trace;
+
+	if (!handle->n_queued)
+		return;
+	thread = PyThread_get_thread_ident();
+	PyErr_Fetch(&type, &error, &trace);
+	for (struct lane *lane = session->lanes; lane; lane = lane->next) {
+		if (!lane->queue_first)
+			continue;
+		if (lane->thread == thread) {
+			lane_flush(lane);
+		} else if (lane->loop && lane->reader) {
+			PyObject *result = PyObject_CallMethod(lane->loop, "call_soon_threadsafe", "O", lane->reader);
+
+			/* A loop that was closed: its waiters went with it. */
+			if (!result)
+				PyErr_Clear();
+			Py_XDECREF(result);
+		}
+	}
+	PyErr_Restore(type, error, trace);
+}
+
+/* --- the event loop --- */
+
+void lane_call_soon(struct request *request, PyObject *callback, PyObject *context)
+{
+	struct lane *lane = request->lane;
+	bool is_here = lane && lane->loop == request->loop && lane->call_soon &&
+		       lane->thread == PyThread_get_thread_ident();
+	PyObject *function, *args, *keywords, *result = NULL;
+	PyObject *type, *error, *trace;
+
+	PyErr_Fetch(&type, &error, &trace);
+	function = is_here ? Py_NewRef(lane->call_soon) : PyObject_GetAttrString(request->loop, "call_soon_threadsafe");
+	args = PyTuple_Pack(2, callback, (PyObject *)request);
+	keywords = context && context != Py_None ? Py_BuildValue("{sO}", "context", context) : NULL;
+	if (function && args)
+		result = PyObject_Call(function, args, keywords);
+	/* The loop was closed with the request outstanding: nobody is left to be told. */
+	if (!result)
+		PyErr_Clear();
+	Py_XDECREF(result);
+	Py_XDECREF(keywords);
+	Py_XDECREF(args);
+	Py_XDECREF(function);
+	PyErr_Restore(type, error, trace);
+}
+
+void lane_collect(struct lane *lane)
+{
+	struct inf_client *client = lane->session->client;
+	struct inf_request *req;
+
+	/* Asking for completions tells the broker that no hints are needed. */
+	lane->is_armed = false;
+	for (uint32_t n = 0; n < COLLECT_MAX; n++) {
+		struct request *request;
+
+		if (inf_wait_any(client, INF_NOWAIT, &req))
+			return;
+		request = inf_request_data(req);
+		if (!request || request->state != REQUEST_FLIGHT)
+			continue;
+		Py_INCREF(OBJECT(request));
+		request_end(request);
+		Py_DECREF(OBJECT(request));
+	}
+}
+
+/* What the loop calls when the descriptor is readable, or room came free in another thread. */
+static PyObject *on_readable(PyObject *capsule, PyObject *ignored)
+{
+	struct lane *lane = PyCapsule_GetPointer(capsule, LANE_CAPSULE);
+
+	(void)ignored;
+	if (!lane)
+		return NULL;
+	if (!lane->session || lane->session->epoch != core_epoch)
+		Py_RETURN_NONE;
+	lane_ref(lane);
+	Py_INCREF(OBJECT(lane->session));
+	PyObject *session = (PyObject *)lane->session;
+
+	lane_collect(lane);
+	if (lane->session)
+		lane_flush(lane);
+	/* A broker that is gone keeps the descriptor readable for ever. */
+	if (lane->session && lane->session->is_lost && lane->loop) {
+		PyObject *result = PyObject_CallMethod(lane->loop, "remove_reader", "i", lane->fd);
+
+		if (!result)
+			PyErr_Clear();
+		Py_XDECREF(result);
+		Py_CLEAR(lane->loop);
+	} else {
+		lane_arm(lane);
+	}
+	Py_DECREF(OBJECT(session));
+	lane_unref(lane);
+	if (PyErr_Occurred())
+		return NULL;
+	Py_RETURN_NONE;
+}
+
+static PyMethodDef on_readable_method = { "infclient_completions", on_readable, METH_NOARGS, NULL };
+
+static void drop_lane_ref(PyObject *capsule)
+{
+	lane_unref(PyCapsule_GetPointer(capsule, LANE_CAPSULE));
+}
+
+static PyObject *reader_of(struct lane *lane)
+{
+	PyObject *capsule = PyCapsule_New(lane_ref(lane), LANE_CAPSULE, drop_lane_ref);
+	PyObject *reader;
+
+	if (!capsule) {
+		lane_unref(lane);
+		return NULL;
+	}
+	reader = PyCFunction_NewEx(&on_readable_method, capsule, NULL);
+	Py_DECREF(capsule);
+	return reader;
+}
+
+static void unwatch(struct lane *lane)
+{
+	PyObject *result;
+
+	if (!lane->loop)
+		return;
+	result = PyObject_CallMethod(lane->loop, "remove_reader", "i", lane->fd);
+	if (!result)
+		PyErr_Clear(); /* closed: its selector is gone too */
+	Py_XDECREF(result);
+	Py_CLEAR(lane->loop);
+	Py_CLEAR(lane->call_soon);
+	/* It holds a reference on the lane: without this the two would keep each other. */
+	Py_CLEAR(lane->reader);
+}
+
+int lane_watch(struct lane *lane, PyObject *loop)
+{
+	PyObject *result;
+
+	if (lane->loop == loop)
+		return 0;
+	unwatch(lane);
+	if (lane->fd < 0) {
+		int fd;
+
+		Py_BEGIN_ALLOW_THREADS
+		fd = inf_fd(lane->session->client);
+		Py_END_ALLOW_THREADS
+		if (fd < 0)
+			return core_raise("from_errno", "(is)", -fd, "no descriptor for the event loop");
+		lane->fd = fd;
+	}
+	lane->reader = reader_of(lane);
+	lane->call_soon = PyObject_GetAttrString(loop, "call_soon");
+	if (!lane->reader || !lane->call_soon)
+		return -1;
+	result = PyObject_CallMethod(loop, "add_reader", "iO", lane->fd, lane->reader);
+	if (!result)
+		return -1;
+	Py_DECREF(result);
+	lane->loop = Py_NewRef(loop);
+	lane->is_armed = false;
+	return 0;
+}
+
+void lane_arm(struct lane *lane)
+{
+	PyObject *type, *error, *trace, *result;
+	int r;
+
+	if (!lane->session || !lane->loop || lane->is_armed || !(lane->n_waited || lane->queue_first))
+		return;
+	r = inf_fd_arm(lane->session->client);
+	lane->is_armed = r == 0;
+	if (r <= 0)
+		return;
+	/* Something is there already: after what else the loop has to do. */
+	PyErr_Fetch(&type, &error, &trace);
+	result = PyObject_CallFunctionObjArgs(lane->call_soon, lane->reader, NULL);
+	if (!result)
+		PyErr_Clear(); /* a closed loop: nobody waits */
+	Py_XDECREF(result);
+	PyErr_Restore(type, error, trace);
+}
+
+/* --- the object --- */
+
+static void session_dealloc(struct session *session)
+{
+	PyTypeObject *type = Py_TYPE(OBJECT(session));
+	PyObject *threads = PyThreadState_GetDict();
+	PyObject *key = threads ? PyLong_FromVoidPtr(session) : NULL;
+
+	for (struct lane *lane = session->lanes, *next; lane; lane = next) {
+		next = lane->next;
+		lane_ref(lane);
+		if (session->epoch == core_epoch)
+			unwatch(lane);
+		lane->session = NULL;
+		lane_unref(lane);
+	}
+	inf_close(session->client);
+	if (key && PyDict_GetItemWithError(threads, key))
+		PyDict_DelItem(threads, key);
+	PyErr_Clear();
+	Py_XDECREF(key);
+	PyObject_Free(session);
+	Py_DECREF(type);
+}
+
+static PyObject *session_close(struct session *session, PyObject *ignored)
+{
+	(void)ignored;
+	session->is_closed = true;
+	Py_RETURN_NONE;
+}
+
+/* model(name, depth) -> Handle */
+static PyObject *session_model(struct session *session, PyObject *args)
+{
+	const char *name;
+	unsigned int depth;
+
+	if (!PyArg_ParseTuple(args, "sI", &name, &depth) || !session_is_usable(session))
+		return NULL;
+	return (PyObject *)handle_open(session, name, depth);
+}
+
+static PyObject *info_of(const struct inf_model_info *info)
+{
+	PyObject *times = PyDict_New(), *result = NULL;
+
+	for (unsigned int i = 0; times && i < 9; i++) {
+		PyObject *rows, *ns;
+
+		if (!info->time_ns[i])
+			continue;
+		rows = PyLong_FromUnsignedLong(1ul << i);
+		ns = PyLong_FromUnsignedLongLong(info->time_ns[i]);
+		if (!rows || !ns || PyDict_SetItem(times, rows, ns))
+			Py_CLEAR(times);
+		Py_XDECREF(rows);
+		Py_XDECREF(ns);
+	}
+	if (times)
+		result = Py_BuildValue("(sIIsO)", info->signature.name, info->signature.version, info->state, info->text, times);
+	Py_XDECREF(times);
+	return result;
+}
+
+/* models() -> [(name, version, state, text, {rows: ns})] */
+static PyObject *session_models(struct session *session, PyObject *ignored)
+{
+	PyObject *list, *item;
+
+	(void)ignored;
+	if (!session_is_usable(session))
+		return NULL;
+	list = PyList_New(0);
+	for (uint32_t i = 0; list; i++) {
+		struct inf_model_info info = { .size = sizeof(info) };
+		int r;
+
+		Py_BEGIN_ALLOW_THREADS
+		r = inf_model_list(session->client, i, &info);
+		Py_END_ALLOW_THREADS
+		if (r == -ENOENT)
+			return list;
+		if (r) {
+			session->is_lost |= r == -ECONNRESET || r == -EPROTO;
+			core_raise("from_errno", "(is)", -r, "listing the models");
+			break;
+		}
+		item = info_of(&info);
+		if (!item || PyList_Append(list, item)) {
+			Py_XDECREF(item);
+			break;
+		}
+		Py_DECREF(item);
+	}
+	Py_XDECREF(list);
+	return NULL;
+}
+
+/* ping(timeout) -> seconds */
+static PyObject *session_ping(struct session *session, PyObject *timeout)
+{
+	uint64_t until_ns, rtt_ns = 0;
+	int r;
+
+	if (!session_is_usable(session) || !core_deadline(timeout, NULL, &until_ns))
+		return NULL;
+	if (!session_lane(session))
+		return NULL;
+	Py_BEGIN_ALLOW_THREADS
+	r = inf_ping(session->client, until_ns, &rtt_ns);
+	Py_END_ALLOW_THREADS
+	if (!r)
+		return PyFloat_FromDouble((double)rtt_ns / 1e9);
+	session->is_lost |= r == -ECONNRESET;
+	core_raise("from_errno", "(is)", -r, "ping");
+	return NULL;
+}
+
+static PyObject *session_stats(struct session *session, PyObject *ignored)
+{
+	PyObject *ended = PyDict_New(), *result = NULL;
+
+	(void)ignored;
+	for (int i = 0; ended && i < INF_STATUS_N; i++) {
+		PyObject *n;
+
+		if (!session->n_ended[i])
+			continue;
+		n = PyLong_FromUnsignedLongLong(session->n_ended[i]);
+		if (!n || PyDict_SetItemString(ended, inf_status_name((enum inf_status)i), n))
+			Py_CLEAR(ended);
+		Py_XDECREF(n);
+	}
+	if (ended)
+		result = Py_BuildValue("{sI,sK,sO,sn,sn}", "session", inf_session(session->client), "requests",
+				       (unsigned long long)session->n_requests, "ended", ended, "live_views",
+				       session->n_views, "live_requests", session->n_alive);
+	Py_XDECREF(ended);
+	return result;
+}
+
+/* True while requests can be sent: neither closed nor lost nor a parent's. */
+static PyObject *session_is_up(struct session *session, void *closure)
+{
+	(void)closure;
+	return PyBool_FromLong(!session->is_closed && !session->is_lost && session->epoch == core_epoch);
+}
+
+static PyMethodDef methods[] = {
+	{ "close", (PyCFunction)session_close, METH_NOARGS, NULL },
+	{ "model", (PyCFunction)session_model, METH_VARARGS, NULL },
+	{ "models", (PyCFunction)session_models, METH_NOARGS, NULL },
+	{ "ping", (PyCFunction)session_ping, METH_O, NULL },
+	{ "stats", (PyCFunction)session_stats, METH_NOARGS, NULL },
+	{ NULL, NULL, 0, NULL },
+};
+
+static PyGetSetDef getset[] = {
+	{ "is_up", (getter)session_is_up, NULL, NULL, NULL },
+	{ NULL, NULL, NULL, NULL, NULL },
+};
+
+PyTypeObject *session_init(void)
+{
+	static PyType_Slot slots[] = {
+		{ Py_tp_dealloc, session_dealloc },
+		{ Py_tp_methods, methods },
+		{ Py_tp_getset, getset },
+		{ Py_tp_doc, "One connection to the broker." },
+		{ 0, NULL },
+	};
+	static PyType_Spec spec = {
+		.name = "infclient._core.Session",
+		.basicsize = sizeof(struct session),
+		.flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+		.slots = slots,
+	};
+
+	return (PyTypeObject *)PyType_FromSpec(&spec);
+}

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Answers from PyTorch models that an infbroker on this machine serves, through shared memory.
+
+>>> import infclient
+>>> model = infclient.connect()["classifier"]       # doctest: +SKIP
+>>> y = model(x)                                    # doctest: +SKIP
+>>> y = await model.submit(x)                       # doctest: +SKIP
+"""
+
+from . import _core
+from ._client import Client, Filling, Inputs, Model, ModelInfo, Outputs, TensorSpec, connect
+from ._core import Request, Tensor
+from ._errors import (
+    BadDtype,
+    BadMemory,
+    BadRange,
+    BadShape,
+    BrokerLost,
+    Busy,
+    Cancelled,
+    ClosedError,
+    ConnectError,
+    DeadlineExceeded,
+    Error,
+    ExecutorLost,
+    Full,
+    Loading,
+    ModelError,
+    NoModel,
+    NotAllowed,
+    Poison,
+    Quota,
+    RequestError,
+    Shed,
+)
+
+__version__: str = _core.version
+
+__all__ = [
+    "BadDtype",
+    "BadMemory",
+    "BadRange",
+    "BadShape",
+    "BrokerLost",
+    "Busy",
+    "Cancelled",
+    "Client",
+    "ClosedError",
+    "ConnectError",
+    "DeadlineExceeded",
+    "Error",
+    "ExecutorLost",
+    "Filling",
+    "Full",
+    "Inputs",
+    "Loading",
+    "Model",
+    "ModelError",
+    "ModelInfo",
+    "NoModel",
+    "NotAllowed",
+    "Outputs",
+    "Poison",
+    "Quota",
+    "Request",
+    "RequestError",
+    "Shed",
+    "Tensor",
+    "TensorSpec",
+    "connect",
+]

@@ -1,0 +1,357 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Client and Model: what is cold. The calls that cost are in the C half (core/)."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, AsyncIterator, Iterable, Iterator, Mapping
+
+from . import _core
+from ._convert import Outputs, numpy_name
+from ._errors import ClosedError, NoModel
+
+os.register_at_fork(after_in_child=_core.forked)
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output, as the model's signature has it.
+
+    Attributes:
+        name: as in ``model(image=x)``
+        dtype: numpy's name of the element type, ``"bfloat16"`` included
+        shape: row-major; None where a dimension varies, also for the batch dimension, which comes first
+        largest: the same with the most that a varying dimension may be (None: the batch dimension)
+        batch: True where the first dimension is rows
+        range: (least, most) that an integer may be, or None
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+    largest: tuple[int | None, ...]
+    batch: bool
+    range: tuple[int, int] | None
+
+    def __str__(self) -> str:
+        dims = ["rows" if self.batch and i == 0 else f"..{self.largest[i]}" if n is None else str(n) for i, n in enumerate(self.shape)]
+        return f"{self.name}: {self.dtype}[{', '.join(dims)}]"
+
+
+def _spec(raw: tuple[Any, ...]) -> TensorSpec:
+    name, dtype, shape, largest, batch, limits = raw
+    most = tuple(None if batch and i == 0 else n for i, n in enumerate(largest))
+    return TensorSpec(name, numpy_name(dtype), tuple(None if n < 0 else n for n in shape), most, batch, limits)
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A line of Client.models().
+
+    Attributes:
+        name, version: of the model
+        state: "loading", "ready" or "failed"
+        text: why it failed
+        batch_seconds: time of a batch by its rows, as the broker measured it
+    """
+
+    name: str
+    version: int
+    state: str
+    text: str
+    batch_seconds: dict[int, float]
+
+
+class Inputs(Mapping[str, Any]):
+    """Writable numpy views of a request's inputs, by name or position; made anew at each look."""
+
+    def __init__(self, request: _core.Request, names: tuple[str, ...], shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self._request, self._names, self._shapes = request, names, shapes
+
+    def __getitem__(self, which: str | int) -> Any:
+        name = self._names[which] if isinstance(which, int) else which
+        if name not in self._names:
+            raise KeyError(which)
+        return self._request._input(self._names.index(name), self._shapes.get(name))
+
+    def __setitem__(self, which: str | int, value: Any) -> None:
+        """``r.inputs["x"] = array`` copies it in."""
+        self[which][...] = value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+class Filling:
+    """What model.request() gives: memory of a request, to be filled in place, submitted, and submitted again.
+
+    ``with model.request() as r: r.inputs["image"][...] = pixels; y = r.submit().result()``
+
+    At the end of the block the memory goes back, or with the last view of it. One thread at a time.
+    """
+
+    def __init__(self, request: _core.Request, names: tuple[str, ...], shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self.request = request
+        self.inputs = Inputs(request, names, shapes)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the batch dimension."""
+        return self.request.rows
+
+    def submit(self, *, timeout: float | None = None, deadline: float | None = None) -> _core.Request:
+        """Hands it to the broker. Await what it returns, or call its result(). Never blocks.
+
+        Errors: BufferError where views of its last answer are alive; asyncio.InvalidStateError while in flight.
+        """
+        return self.request.submit(timeout=timeout, deadline=deadline)
+
+    def __call__(self, *, timeout: float | None = None, deadline: float | None = None) -> Any:
+        """submit() and result() in one."""
+        return self.submit(timeout=timeout, deadline=deadline).result()
+
+    def close(self) -> None:
+        """Gives the memory back, now or with the last view of it. Cancels it where it is in flight."""
+        self.request.close()
+
+    def __enter__(self) -> Filling:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+class Model(_core.Model):
+    """A model of the broker; ``client["name"]`` makes one. Any thread, any forked or spawned process.
+
+    ``y = model(x)`` runs it: x is an array (numpy, DLPack, the buffer protocol), y a read-only numpy array in
+    the memory that the broker wrote it to, which is given back when y and all that was made of it are gone.
+    With several inputs: ``model(a, b)``, ``model(left=a, right=b)``, ``model({"left": a, "right": b})``; several
+    outputs come as a tuple that knows their names (``y["boxes"]``).
+
+    Shapes are the signature's (`inputs`). Where the model batches, the first dimension is rows: any number up to
+    `depth`. One row may come without that dimension, and its answer then does too.
+
+    Options of each call: ``timeout`` in seconds or ``deadline`` in time.monotonic() seconds.
+
+    Errors: BadDtype, BadShape (said before anything is sent), RequestError's others, Full, ConnectError.
+    """
+
+    def __init__(self, client: Client, name: str, depth: int = 0) -> None:
+        self._client, self._name, self._depth = client, name, depth
+        self._handle = client._open(name, depth)
+        raw = self._handle.signature()
+        self._hash: int = raw[4]
+        self.version: int = raw[1]
+        self.batchable: bool = raw[2]
+        self.batch_max: int = raw[3]
+        self.inputs: dict[str, TensorSpec] = {spec[0]: _spec(spec) for spec in raw[5]}
+        self.outputs: dict[str, TensorSpec] = {spec[0]: _spec(spec) for spec in raw[6]}
+
+    @property
+    def name(self) -> str:
+        """Its name at the broker."""
+        return self._name
+
+    @property
+    def depth(self) -> int:
+        """Rows that can be in flight or held at once, as the broker granted them."""
+        return self._usable().depth
+
+    def _renew(self) -> _core.Handle:
+        """The connection broke, this process is a forked child, or the file changed: called by the C half."""
+        handle = self._client._open(self._name, self._depth)
+        if handle.signature()[4] != self._hash:
+            raise NoModel(
+                f"model {self._name!r} was replaced by one that takes or gives something else: get it again, as client[{self._name!r}]"
+            )
+        return handle
+
+    def request(self, rows: int = 1, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Filling:
+        """Memory of a request, to be written where the model reads it.
+
+        Args:
+            rows: 1..depth; 1 where the model does not batch
+            shapes: for inputs with varying dimensions, their shapes (batch dimension included); else the largest
+
+        Errors: Full, BadShape.
+        """
+        request = self._request(rows)
+        return Filling(request, tuple(self.inputs), dict(shapes or {}))
+
+    def map(self, items: Iterable[Any], depth: int = 16, *, timeout: float | None = None) -> Iterator[Any]:
+        """Answers for each of `items`, in order, with at most `depth` requests in flight.
+
+        An item is one input, or a tuple or dict of them. Nothing is taken from `items` before there is room for it.
+        An error ends the iteration and cancels what is in flight.
+        """
+        pending: deque[_core.Request] = deque()
+        _check_depth(depth)
+        try:
+            for item in items:
+                if len(pending) >= depth:
+                    yield pending.popleft().result()
+                pending.append(self._submit_item(item, timeout))
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for request in pending:
+                request.cancel()
+
+    async def amap(self, items: Iterable[Any] | AsyncIterator[Any], depth: int = 16, *, timeout: float | None = None) -> AsyncIterator[Any]:
+        """map() for asyncio: ``async for y in model.amap(items)``. `items` may be asynchronous too."""
+        pending: deque[_core.Request] = deque()
+        _check_depth(depth)
+        try:
+            async for item in _each(items):
+                if len(pending) >= depth:
+                    yield await pending.popleft()
+                pending.append(self._submit_item(item, timeout))
+            while pending:
+                yield await pending.popleft()
+        finally:
+            for request in pending:
+                request.cancel()
+
+    def _submit_item(self, item: Any, timeout: float | None) -> _core.Request:
+        if isinstance(item, tuple):
+            return self.submit(*item, timeout=timeout)
+        return self.submit(item, timeout=timeout)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Model, (self._client, self._name, self._depth)
+
+    def __repr__(self) -> str:
+        takes = ", ".join(map(str, self.inputs.values()))
+        gives = ", ".join(map(str, self.outputs.values()))
+        return f"<infclient.Model {self._name!r}: ({takes}) -> ({gives})>"
+
+
+def _check_depth(depth: int) -> None:
+    if depth < 1:
+        raise ValueError(f"depth must be at least 1, got {depth}")
+
+
+async def _each(items: Iterable[Any] | AsyncIterator[Any]) -> AsyncIterator[Any]:
+    if hasattr(items, "__aiter__"):
+        async for item in items:
+            yield item
+    else:
+        for item in items:
+            yield item
+
+
+class Client:
+    """A connection to the broker; connect() makes one. Any thread; a forked child gets a connection of its own.
+
+    ``client["name"]`` is a Model; iterating gives the names of all models.
+    """
+
+    _STATES = ("?", "loading", "ready", "failed")
+
+    def __init__(self, socket: str | None = None, name: str | None = None) -> None:
+        self._socket, self._name = socket, name
+        self._lock = threading.Lock()
+        self._closed = False
+        self._handles: weakref.WeakValueDictionary[str, _core.Handle] = weakref.WeakValueDictionary()
+        self._session = _core.open(socket, name)
+
+    def _up(self) -> _core.Session:
+        """The session; a new one where the broker was restarted, or in a forked child."""
+        if self._closed:
+            raise ClosedError("this client was closed")
+        if not self._session.is_up:
+            self._session = _core.open(self._socket, self._name)
+            self._handles.clear()
+        return self._session
+
+    def _open(self, name: str, depth: int) -> _core.Handle:
+        # Two handles of one model would each believe that all of its memory is theirs.
+        with self._lock:
+            session = self._up()
+            handle = self._handles.get(name)
+            if handle is None or handle.is_stale or handle.session is not session:
+                handle = session.model(name, depth)
+                self._handles[name] = handle
+            return handle
+
+    def model(self, name: str, depth: int = 0) -> Model:
+        """Opens a model.
+
+        Args:
+            name: as in models()
+            depth: rows that shall be in flight or held at once, charged to this user; 0 = the broker's default.
+                The first to open a model in this client decides.
+
+        Blocks: some ms, while memory is made. Errors: NoModel, Loading (try again), Quota (ask for less depth), ConnectError.
+        """
+        return Model(self, name, depth)
+
+    def __getitem__(self, name: str) -> Model:
+        return self.model(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([info.name for info in self.models()])
+
+    def __contains__(self, name: object) -> bool:
+        return any(info.name == name for info in self.models())
+
+    def models(self) -> list[ModelInfo]:
+        """What the broker has. Blocks for a message there and back, each."""
+        with self._lock:
+            raw = self._up().models()
+        return [
+            ModelInfo(name, version, self._STATES[state], text, {rows: ns / 1e9 for rows, ns in times.items()})
+            for name, version, state, text, times in raw
+        ]
+
+    def ping(self, timeout: float | None = 10.0) -> float:
+        """Seconds of an empty request there and back, which the broker itself answers."""
+        with self._lock:
+            session = self._up()
+        return session.ping(timeout)
+
+    def stats(self) -> dict[str, Any]:
+        """Counts of this connection: session (as in shmctl sessions), requests sent, ended (by status), live_views, live_requests."""
+        return self._session.stats()
+
+    def close(self) -> None:
+        """No more calls. Answers that are alive stay valid; the session ends when the last of them is gone."""
+        self._closed = True
+        self._session.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Client, (self._socket, self._name)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "session %d" % self._session.stats()["session"]
+        return f"<infclient.Client {self._socket or 'default socket'}, {state}>"
+
+
+def connect(socket: str | None = None, *, name: str | None = None) -> Client:
+    """Connects to the broker of this machine.
+
+    Args:
+        socket: path of its socket; None = $INFBROKER_SOCKET, else $XDG_RUNTIME_DIR/infbroker/socket, else
+            /run/infbroker/socket
+        name: shown in `shmctl sessions`; None = the program's
+
+    Blocks: up to a few ms, or until a socket-activated broker has started. Errors: ConnectError, which says where it looked.
+    """
+    return Client(socket, name)
+
+
+__all__ = ["Client", "Filling", "Inputs", "Model", "ModelInfo", "Outputs", "TensorSpec", "connect"]
