@@ -57,6 +57,7 @@ struct lane {
 	int event_fd;	    /* our end of the socketpair, -1 = none */
 	uint32_t woken_parked; /* its `parked` at our last wake, and when that was */
 	uint64_t woken_ns;
+	uint32_t hinted_event; /* the last `event` that we sent a byte for */
 };
 
 struct job {

@@ -32,6 +32,7 @@ static void wake_lane(struct broker *broker, struct lane *lane)
 	struct inf_response_lane *response = &lane->session->response->lanes[lane->idx];
 	const struct inf_request_lane *request = &lane->session->request->lanes[lane->idx];
 	uint32_t parked = inf_load32(&request->parked.v);
+	uint32_t event = lane->event_fd >= 0 ? inf_load32(&request->event.v) : 0;
 
 	if (parked & INF_PARKED_COUNT && !is_waking(broker, lane, parked)) {
 		lane->woken_parked = inf_parked_is_past(parked, (uint32_t)lane->cq.tail) ? parked : 0;
@@ -41,9 +42,11 @@ static void wake_lane(struct broker *broker, struct lane *lane)
 		/* Everybody: any thread of the client may wait for any request. FUTEX_WAKE never blocks. */
 		syscall(SYS_futex, &response->cq_word.v, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 	}
-	/* A hint for event loops: a full socket already says it. */
-	if (lane->event_fd >= 0 && inf_load32(&request->event.v))
+	/* A hint for event loops, one for each time that they ask. A full socket already says it. */
+	if (event && event != lane->hinted_event) {
+		lane->hinted_event = event;
 		(void)!send(lane->event_fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+	}
 }
 
 void wake_clients(struct broker *broker)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * event.c - a descriptor for event loops: our end of a socketpair, in which the broker puts a byte
- * when a completion comes and the lane's event word is 1. A hint, and a hang-up when the broker
- * dies.
+ * event.c - a descriptor for event loops: our end of a socketpair, in which the broker puts one byte
+ * when a completion comes and the lane's event word holds a number that it has not answered yet. A
+ * hint, and a hang-up when the broker dies.
  */
 #define _GNU_SOURCE 1
 #include "client/internal.h"
@@ -57,7 +57,10 @@ static bool empty(int fd)
 
 	do {
 		n = recv(fd, bytes, sizeof(bytes), MSG_DONTWAIT);
-	} while (n > 0 || (n < 0 && errno == EINTR));
+	} while (n == sizeof(bytes) || (n < 0 && errno == EINTR));
+	/* Fewer than there was room for: that was all. A hang-up behind them shows the next time. */
+	if (n > 0)
+		return false;
 	return n == 0 || (errno != EAGAIN && errno != EWOULDBLOCK);
 }
 
@@ -70,6 +73,7 @@ static bool has_something(struct lane *lane)
 int inf_fd_arm(struct inf_client *client)
 {
 	struct lane *lane;
+	uint32_t event;
 
 	if (!client)
 		return -EINVAL;
@@ -80,7 +84,9 @@ int inf_fd_arm(struct inf_client *client)
 		return -EBADF;
 	if (empty(lane->event_fd))
 		infc_mark_lost(client);
-	inf_store32(&lane->request->event.v, 1);
+	/* Odd numbers: another one than the last, and never 0. The broker answers each once. */
+	event = __atomic_add_fetch(&lane->n_arms, 2, __ATOMIC_RELAXED) | 1;
+	inf_store32(&lane->request->event.v, event);
 	/* The word before our look at the slots; pairs with the broker's fence between its slot and
 	 * the word. */
 	inf_fence(INF_FENCE_CLIENT_PARK);

@@ -131,6 +131,7 @@ struct lane {
 	bool is_up;
 	uint32_t n_users; /* atomic, for who asks without the lock */
 	int event_fd;	  /* -1 = none; ours */
+	uint32_t n_arms;  /* atomic: even, counts up to the next number for the event word */
 
 	alignas(INF_LINE) pthread_mutex_t submit_lock;
 	struct inf_sq_writer sq;

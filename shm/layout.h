@@ -150,7 +150,7 @@ struct inf_request_lane {
 	union inf_word64 cq_head;  /* client: completions consumed (position) */
 	union inf_word32 parked;   /* client: threads asleep on cq_word, and its value for them */
 	union inf_word32 spinning; /* client: threads spinning for completions (hint) */
-	union inf_word32 event;	   /* client: 1 = send a byte to the lane's event fd, asked before a poll */
+	union inf_word32 event;	   /* client: not 0 = send one byte to the lane's event fd; another number at each poll */
 	uint8_t pad[2048 - 4 * INF_LINE];
 	uint64_t cancel[INF_SLOTS]; /* client: position + 1 of the request to be cancelled */
 	struct inf_submission slots[INF_SLOTS];

@@ -103,7 +103,7 @@ static void lists_models(void)
 
 	while (!inf_model_list(client, n, &info))
 		n++;
-	check(n >= 11, "all builtin models are listed");
+	check(n >= 12, "all builtin models are listed");
 	check(inf_model_open(client, "no-such-model", 0, &none) == -ENOENT,
 	      "an unknown model is -ENOENT");
 	check(strstr(inf_error(client), "no-such-model"), "and the broker's words name it");

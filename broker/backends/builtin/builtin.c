@@ -31,7 +31,7 @@ struct call {
 struct kind {
 	const char *name;
 	int (*run)(const struct call *call);
-	uint8_t dtype_in, dtype_out;
+	uint8_t dtype_in, dtype_out; /* NONE = one of each, under its name */
 	int64_t width; /* elements of a row; -1 = scalar, -2 = up to 1024 */
 	uint32_t n_inputs, n_outputs, batch_max;
 	int64_t min, max; /* declared range where they differ */
@@ -52,6 +52,13 @@ static void *block(const struct call *call, size_t bytes)
 static int echo(const struct call *call)
 {
 	call->outputs[0] = call->inputs[0];
+	return 0;
+}
+
+static int echo_all(const struct call *call)
+{
+	for (uint32_t i = 0; i < INF_DTYPE_N - 1; i++)
+		call->outputs[i] = call->inputs[i];
 	return 0;
 }
 
@@ -188,6 +195,7 @@ static int reverse(const struct call *call)
 static const struct kind kinds[] = {
 	{ "identity", echo, INF_U8, INF_U8, 64, 1, 1, BATCH, 0, 0 },
 	{ "identity_f32", echo, INF_F32, INF_F32, 1024, 1, 1, BATCH, 0, 0 },
+	{ "dtypes", echo_all, INF_DTYPE_NONE, INF_DTYPE_NONE, 6, INF_DTYPE_N - 1, INF_DTYPE_N - 1, 64, 0, 0 },
 	{ "add_sub", add_sub, INF_F32, INF_F32, 16, 2, 2, BATCH, 0, 0 },
 	{ "sleep", sleep_a_while, INF_F32, INF_F32, 1, 1, 1, 16, 0, 0 },
 	{ "spin", spin, INF_F32, INF_F32, 1, 1, 1, 16, 0, 0 },
@@ -260,6 +268,8 @@ static void describe_tensor(const struct kind *kind, struct inf_tensor_spec *spe
 static int describe(struct inf_backend_model *model, struct inf_signature *ret, const char **ret_json)
 {
 	static const char *const ins[] = { "x", "y" }, *const outs[] = { "out", "out2" };
+	/* By enum inf_dtype, from 1 on. */
+	static const char *const each[] = { "bool", "u8", "i8", "i16", "i32", "i64", "f16", "bf16", "f32", "f64" };
 	const struct kind *kind = model->kind;
 
 	*ret_json = NULL;
@@ -271,7 +281,11 @@ static int describe(struct inf_backend_model *model, struct inf_signature *ret, 
 		.batch_max = kind->batch_max,
 	};
 	memcpy(ret->name, kind->name, strlen(kind->name));
-	for (uint32_t i = 0; i < kind->n_inputs; i++) {
+	for (uint32_t i = 0; !kind->dtype_in && i < kind->n_inputs; i++) {
+		describe_tensor(kind, &ret->inputs[i], each[i], (uint8_t)(i + 1));
+		describe_tensor(kind, &ret->outputs[i], each[i], (uint8_t)(i + 1));
+	}
+	for (uint32_t i = 0; kind->dtype_in && i < kind->n_inputs; i++) {
 		describe_tensor(kind, &ret->inputs[i], ins[i], kind->dtype_in);
 		if (kind->min == kind->max)
 			continue;
@@ -279,7 +293,7 @@ static int describe(struct inf_backend_model *model, struct inf_signature *ret, 
 		ret->inputs[i].value_min = kind->min;
 		ret->inputs[i].value_max = kind->max;
 	}
-	for (uint32_t k = 0; k < kind->n_outputs; k++)
+	for (uint32_t k = 0; kind->dtype_in && k < kind->n_outputs; k++)
 		describe_tensor(kind, &ret->outputs[k], outs[k], kind->dtype_out);
 	return 0;
 }

@@ -120,6 +120,7 @@ struct request {
 	struct request *next, *prev; /* of the lane's queue, or of the handle's ended ones */
 	enum request_state state;
 	uint32_t rows;
+	uint32_t rows_beside; /* rows_busy of others when it was submitted */
 	bool is_explicit; /* from request(): the caller fills and reuses it */
 	bool is_single;	  /* its row came without the batch dimension, and so go its outputs */
 	bool is_closed;	  /* give its memory back with its last view */
@@ -196,6 +197,7 @@ void lane_arm(struct lane *lane);
 /* Ends what has been answered; to be followed by lane_arm(). Never blocks. */
 void lane_collect(struct lane *lane);
 void lane_flush(struct lane *lane);
+/* The queue owns no reference: a request that nobody wants any more leaves it. */
 void lane_queue(struct lane *lane, struct request *request);
 void lane_unqueue(struct request *request);
 /* Memory of `handle` came free: whoever waits for it goes on. Keeps the error indicator. */

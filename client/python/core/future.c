@@ -27,6 +27,12 @@ static PyObject *future_result(struct request *request, PyObject *args, PyObject
 	return request_wait(request, until_ns) ? NULL : request_answer(request);
 }
 
+/* By somebody, and not for being late, which is an error like others. */
+static bool is_cancelled(const struct request *request)
+{
+	return request->state == REQUEST_CANCELLED && !request->error;
+}
+
 static PyObject *future_exception(struct request *request, PyObject *args, PyObject *keywords)
 {
 	PyObject *result = future_result(request, args, keywords);
@@ -37,7 +43,7 @@ static PyObject *future_exception(struct request *request, PyObject *args, PyObj
 		Py_RETURN_NONE;
 	}
 	/* A request that has not ended, or a cancelled one, raises as asyncio's does. */
-	if ((request->state == REQUEST_CANCELLED && request->was_awaited) || request->state == REQUEST_NEW)
+	if (is_cancelled(request) || request->state == REQUEST_NEW)
 		return NULL;
 	PyErr_Fetch(&type, &error, &trace);
 	PyErr_NormalizeException(&type, &error, &trace);
@@ -55,7 +61,7 @@ static PyObject *future_done(struct request *request, PyObject *ignored)
 static PyObject *future_cancelled(struct request *request, PyObject *ignored)
 {
 	(void)ignored;
-	return PyBool_FromLong(request->state == REQUEST_CANCELLED && !request->error);
+	return PyBool_FromLong(is_cancelled(request));
 }
 
 static PyObject *future_cancel(struct request *request, PyObject *args, PyObject *keywords)
@@ -151,6 +157,8 @@ static PyObject *future_add_callback(struct request *request, PyObject *args, Py
 	}
 	Py_DECREF(pair);
 	if (is_first) {
+		/* While somebody waits it must not go: nobody else may know the task that does. */
+		Py_INCREF(OBJECT(request));
 		request->lane->n_waited++;
 		if (request->lane->thread == PyThread_get_thread_ident())
 			lane_arm(request->lane);
@@ -481,8 +489,6 @@ static int future_traverse(struct request *request, visitproc visit, void *arg)
 
 static int future_clear(struct request *request)
 {
-	if (request->callbacks && request->lane)
-		request->lane->n_waited--;
 	Py_CLEAR(request->callbacks);
 	Py_CLEAR(request->answer);
 	Py_CLEAR(request->error);
@@ -497,6 +503,8 @@ static void future_dealloc(struct request *request)
 
 	PyObject_GC_UnTrack(request);
 	future_clear(request);
+	if (request->state == REQUEST_QUEUED)
+		lane_unqueue(request);
 	request_give(request);
 	PyMem_Free(request->stash);
 	lane_unref(request->lane);

@@ -226,6 +226,7 @@ int request_try(struct request *request)
 	request->state = REQUEST_FLIGHT;
 	if (!request->is_charged)
 		handle->rows_busy += request->rows;
+	request->rows_beside = handle->rows_busy - request->rows;
 	request->is_charged = true;
 	handle->rows_flight += request->rows;
 	handle->session->n_requests++;
@@ -276,17 +277,21 @@ static void run_callbacks(struct request *request)
 	}
 	if (!callbacks)
 		return;
-	if (request->lane)
-		request->lane->n_waited--;
+	request->lane->n_waited--;
 	for (Py_ssize_t i = 0; i < PyList_Size(callbacks); i++) {
 		PyObject *pair = PyList_GetItem(callbacks, i);
 
 		lane_call_soon(request, PyTuple_GetItem(pair, 0), PyTuple_GetItem(pair, 1));
 	}
 	Py_DECREF(callbacks);
+	/* The reference that it had on itself while somebody waited: our caller has another one. */
+	Py_DECREF(OBJECT(request));
 }
 
-/* QUOTA: no row of memory although we counted one, for they must lie side by side. Others will free some. */
+/*
+ * QUOTA although we counted enough rows: they must lie side by side, and others are still in use. It is
+ * sent again where others have let go of some since, or will.
+ */
 static bool again(struct request *request)
 {
 	struct handle *handle = request->handle;
@@ -294,7 +299,7 @@ static bool again(struct request *request)
 	if (request->status != INF_QUOTA || !request->lane->session)
 		return false;
 	request_harvest(handle, handle->depth);
-	if (!is_progress(handle))
+	if (!is_progress(handle) && handle->rows_busy - request->rows >= request->rows_beside)
 		return false;
 	handle->rows_busy -= request->rows;
 	request->is_charged = false;

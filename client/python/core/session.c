@@ -142,7 +142,6 @@ struct lane *session_lane(struct session *session)
 
 void lane_queue(struct lane *lane, struct request *request)
 {
-	Py_INCREF(OBJECT(request));
 	request->next = NULL;
 	request->prev = lane->queue_last;
 	if (lane->queue_last)
@@ -169,7 +168,6 @@ void lane_unqueue(struct request *request)
 	request->next = request->prev = NULL;
 	request->handle->n_queued--;
 	request->state = REQUEST_NEW;
-	Py_DECREF(OBJECT(request));
 }
 
 static void flush_once(struct lane *lane)
@@ -296,6 +294,11 @@ void lane_collect(struct lane *lane)
 	}
 }
 
+static bool is_waited_for(const struct lane *lane)
+{
+	return lane->n_waited || lane->queue_first;
+}
+
 /* What the loop calls when the descriptor is readable, or room came free in another thread. */
 static PyObject *on_readable(PyObject *capsule, PyObject *ignored)
 {
@@ -321,8 +324,12 @@ static PyObject *on_readable(PyObject *capsule, PyObject *ignored)
 			PyErr_Clear();
 		Py_XDECREF(result);
 		Py_CLEAR(lane->loop);
-	} else {
+	} else if (lane->session && is_waited_for(lane)) {
 		lane_arm(lane);
+	} else if (lane->session) {
+		/* Arming empties the descriptor, asking for completions says that no more hints are needed. */
+		inf_fd_arm(lane->session->client);
+		lane_collect(lane);
 	}
 	Py_DECREF(OBJECT(session));
 	lane_unref(lane);
@@ -403,7 +410,7 @@ void lane_arm(struct lane *lane)
 	PyObject *type, *error, *trace, *result;
 	int r;
 
-	if (!lane->session || !lane->loop || lane->is_armed || !(lane->n_waited || lane->queue_first))
+	if (!lane->session || !lane->loop || lane->is_armed || !is_waited_for(lane))
 		return;
 	r = inf_fd_arm(lane->session->client);
 	lane->is_armed = r == 0;

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
 from collections import deque
 from dataclasses import dataclass
@@ -12,7 +13,10 @@ from typing import Any, AsyncIterator, Iterable, Iterator, Mapping
 
 from . import _core
 from ._convert import Outputs, numpy_name
-from ._errors import ClosedError, NoModel
+from ._errors import ClosedError, Loading, NoModel
+
+# A broker that has just started, or whose executor was lost, loads its models.
+LOADING_SECONDS = 30.0
 
 os.register_at_fork(after_in_child=_core.forked)
 
@@ -272,15 +276,22 @@ class Client:
             self._handles.clear()
         return self._session
 
-    def _open(self, name: str, depth: int) -> _core.Handle:
-        # Two handles of one model would each believe that all of its memory is theirs.
-        with self._lock:
-            session = self._up()
-            handle = self._handles.get(name)
-            if handle is None or handle.is_stale or handle.session is not session:
-                handle = session.model(name, depth)
-                self._handles[name] = handle
-            return handle
+    def _open(self, name: str, depth: int, patience: float = LOADING_SECONDS) -> _core.Handle:
+        until = time.monotonic() + patience
+        while True:
+            try:
+                # Two handles of one model would each believe that all of its memory is theirs.
+                with self._lock:
+                    session = self._up()
+                    handle = self._handles.get(name)
+                    if handle is None or handle.is_stale or handle.session is not session:
+                        handle = session.model(name, depth)
+                        self._handles[name] = handle
+                    return handle
+            except Loading:
+                if time.monotonic() >= until:
+                    raise
+                time.sleep(0.01)
 
     def model(self, name: str, depth: int = 0) -> Model:
         """Opens a model.
@@ -290,7 +301,8 @@ class Client:
             depth: rows that shall be in flight or held at once, charged to this user; 0 = the broker's default.
                 The first to open a model in this client decides.
 
-        Blocks: some ms, while memory is made. Errors: NoModel, Loading (try again), Quota (ask for less depth), ConnectError.
+        Blocks: some ms, while memory is made; a model that is being loaded is waited for, up to 30 s. Errors: NoModel,
+        Loading (it still is), Quota (ask for less depth), ConnectError.
         """
         return Model(self, name, depth)
 

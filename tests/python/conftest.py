@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real broker for the tests, and the check that nothing is left behind.
+
+$BUILD names the build to test: its broker, and its package under $BUILD/python. Each test module gets a broker; `client`
+is a connection of the test's own, after which no request, view or descriptor may be alive.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any, Iterator
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BUILD = ROOT / os.environ.get("BUILD", "build")
+sys.path.insert(0, str(BUILD / "python"))
+
+import infclient  # noqa: E402
+
+
+class Broker:
+    """infbroker with its builtin models on a private socket."""
+
+    def __init__(self, *options: str) -> None:
+        self.folder = tempfile.TemporaryDirectory(prefix="inf-py.")
+        self.socket = self.folder.name + "/socket"
+        self.options = options
+        self.process: subprocess.Popen[bytes] | None = None
+        self.log = open(self.folder.name + "/log", "ab")
+
+    def start(self) -> Broker:
+        # The sanitizer that is preloaded for Python is not the broker's matter.
+        environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+        self.process = subprocess.Popen(
+            [BUILD / "infbroker", "--builtin", "--socket", self.socket, *self.options], stderr=self.log, env=environment
+        )
+        until = time.monotonic() + 30
+        while True:
+            try:
+                with infclient.connect(self.socket) as client:
+                    if all(info.state != "loading" for info in client.models()):
+                        return self
+            except (infclient.ConnectError, infclient.Loading):
+                pass
+            assert self.process.poll() is None and time.monotonic() < until, pathlib.Path(self.log.name).read_text()
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        assert self.process
+        self.process.kill()
+        self.process.wait()
+
+    def executor(self) -> int:
+        assert self.process
+        return int(subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=True).stdout.split()[0])
+
+    def close(self) -> None:
+        if self.process and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(timeout=30)
+        self.log.close()
+        self.folder.cleanup()
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[Broker]:
+    one = Broker().start()
+    yield one
+    one.close()
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.fixture
+def client(broker: Broker) -> Iterator[infclient.Client]:
+    gc.collect()
+    before = open_files()
+    one = infclient.connect(broker.socket)
+    yield one
+    gc.collect()
+    left = one.stats()
+    assert left["live_views"] == 0 and left["live_requests"] == 0, left
+    for name in list(one._handles):
+        assert one._handles[name].rows_busy == 0
+    one.close()
+    session: Any = one._session
+    one._session = None
+    assert sys.getrefcount(session) == 2, gc.get_referrers(session)
+    del session
+    gc.collect()
+    assert open_files() <= before
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="smaller numbers (the ASan run)")
