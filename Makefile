@@ -267,10 +267,12 @@ tests: all $(TESTS) ## build all tests, benches and hammers
 VENV_PYTHON = $(shell tools/setup/venv.sh --python python 2>/dev/null)
 PYTHON_FILES := $(sort $(wildcard client/python/*.py client/python/*.toml client/python/core/* client/python/infclient/*.py*))
 
-.PHONY: python
+.PHONY: python python-package
 python: ## the Python package into build/python, with a virtual environment to try it in
 	@tools/setup/venv.sh python
-	@$(MAKE) --no-print-directory $(JOBS) $(BUILD)/python/.built
+	@$(MAKE) --no-print-directory $(JOBS) python-package
+# Nothing where the environment cannot be had: the tests then skip by name.
+python-package: $(if $(VENV_PYTHON),$(BUILD)/python/.built)
 
 $(BUILD)/python/.built: $(PYTHON_FILES) $(BUILD)/libinfclient.a
 	$(say) PIP $(@D)
@@ -322,8 +324,9 @@ model: ## export the demo's network to build/demo/models
 .PHONY: check
 check: deps ## every test: sanitizers, both loops, the real model; at most 25 minutes (R=name: some rows)
 	@tools/setup/apt.sh check
-	@$(MAKE) --no-print-directory $(JOBS) tests
-	@$(MAKE) --no-print-directory $(JOBS) $(ASAN) tests
+	@tools/setup/venv.sh python
+	@$(MAKE) --no-print-directory $(JOBS) tests python-package
+	@$(MAKE) --no-print-directory $(JOBS) $(ASAN) tests python-package
 	@$(MAKE) --no-print-directory $(JOBS) $(TSAN) tests
 	@$(MAKE) --no-print-directory $(JOBS) $(MUTATED) tests
 	@WITH_TORCH='$(WITH_TORCH)' PYTHON='$(PYTHON)' LIBTORCH='$(LIBTORCH)' tests/run.sh full

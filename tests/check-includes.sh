@@ -11,6 +11,7 @@ allowed() {
 	case $1 in
 	include/inf/*) echo '^inf/' ;;
 	shm/*) echo '^(inf|shm)/' ;;
+	client/python/*) echo '^(inf|client/python)/' ;; # public calls only
 	client/*) echo '^(inf|shm|client)/' ;;
 	broker/policy/*) echo '^broker/policy/' ;;
 	broker/backends/builtin/*) echo '^(inf|broker/backends/builtin)/' ;;

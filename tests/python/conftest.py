@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A real broker for the tests, and the check that nothing is left behind.
 
-$BUILD names the build to test: its broker, and its package under $BUILD/python. Each test module gets a broker; `client`
+$BUILD names the build to test: its broker, and its package under $BUILD/python (or that of $INF_PYTHON_BUILD: one under ASan). Each test module gets a broker; `client`
 is a connection of the test's own, after which no request, view or descriptor may be alive.
 """
 
@@ -21,7 +21,8 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = ROOT / os.environ.get("BUILD", "build")
-sys.path.insert(0, str(BUILD / "python"))
+PACKAGE = ROOT / os.environ.get("INF_PYTHON_BUILD", str(BUILD)) / "python"
+sys.path.insert(0, str(PACKAGE))
 
 import infclient  # noqa: E402
 
@@ -60,7 +61,8 @@ class Broker:
 
     def executor(self) -> int:
         assert self.process
-        return int(subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=True).stdout.split()[0])
+        children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return int(children.read_text().split()[0])
 
     def close(self) -> None:
         if self.process and self.process.poll() is None:

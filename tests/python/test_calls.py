@@ -45,6 +45,15 @@ def test_rows_and_single(client):
     assert model(rows[3]).shape == (64,) and (model(rows[3]) == rows[3]).all()
 
 
+def test_more_rows_than_depth(client):
+    rows = np.random.default_rng(0).integers(0, 256, (1000, 64)).astype(np.uint8)
+    y = client["identity"](rows, timeout=30)
+    assert (y == rows).all() and not y.flags.writeable
+    a = np.random.default_rng(1).random((130, 16)).astype(np.float32)
+    y = client["add_sub"](x=a, y=a)
+    assert (y["out"] == a + a).all() and (y["out2"] == 0).all()
+
+
 def test_several_inputs_and_outputs(client):
     model = client["add_sub"]
     a = np.random.default_rng(1).random((5, 16)).astype(np.float32)
@@ -152,7 +161,8 @@ def test_wrong_inputs_are_named(client):
     says(lambda: model("text"), TypeError, "str", "__dlpack__")
     says(lambda: model(None), TypeError, "NoneType")
     says(lambda: client["index"](np.zeros((1, 4), ">i8")), infclient.BadDtype, "big-endian")
-    says(lambda: model(np.zeros((65, 64), np.uint8)), infclient.BadShape, "depth=65")
+    says(lambda: model.submit(np.zeros((65, 64), np.uint8)), infclient.TooManyRows, "depth=65")
+    says(lambda: model.request(rows=65), infclient.TooManyRows, "depth=65")
     says(lambda: model(np.zeros([1] * 9, np.uint8)), infclient.BadShape, "at most 8")
     says(lambda: client["varying"](np.zeros(1025, np.float32)), infclient.BadShape, "..1024")
     says(lambda: client["scalar"](1.5), TypeError, "int32")

@@ -18,7 +18,7 @@ import traceback
 
 import numpy as np
 import pytest
-from conftest import BUILD, Broker
+from conftest import PACKAGE, Broker
 
 import infclient
 
@@ -27,7 +27,7 @@ X = np.arange(64, dtype=np.uint8).reshape(1, 64)
 
 def script(text, broker, **keywords):
     """Runs a Python of its own on the package."""
-    environment = dict(os.environ, PYTHONPATH=str(BUILD / "python"), INFBROKER_SOCKET=broker.socket)
+    environment = dict(os.environ, PYTHONPATH=str(PACKAGE), INFBROKER_SOCKET=broker.socket)
     prelude = "import infclient, numpy as np, asyncio, threading, time, sys, os, signal\nX = np.arange(64, dtype=np.uint8).reshape(1, 64)\n"
     return subprocess.run(
         [sys.executable, "-X", "dev", "-W", "error", "-c", prelude + text], env=environment, capture_output=True, text=True, timeout=120, **keywords
@@ -161,7 +161,7 @@ def test_command_line(broker, tmp_path):
     def command(*args):
         return subprocess.run(
             [sys.executable, "-m", "infclient", "--socket", broker.socket, *args],
-            env=dict(os.environ, PYTHONPATH=str(BUILD / "python")), capture_output=True, text=True, timeout=60,
+            env=dict(os.environ, PYTHONPATH=str(PACKAGE)), capture_output=True, text=True, timeout=60,
         )  # fmt: skip
 
     listing = command("ls").stdout

@@ -34,6 +34,7 @@
 /* Guessed; everything else is the library's or the broker's. */
 #define SLICE_NS     100000000ull /* the main thread looks for signals this often while it waits */
 #define RETRY_NS     200000ull	  /* between tries, where no event tells of room */
+#define PATIENCE_NS  30000000000ull /* for batches in which something was cancelled */
 #define COLLECT_MAX  256u	  /* completions per turn of an event loop, so that others get theirs */
 
 #define OBJECT(p) ((PyObject *)(p))
@@ -76,6 +77,7 @@ struct lane {
 	uint32_t n_waited; /* FLIGHT or QUEUED requests with callbacks */
 	int fd;		   /* inf_fd(), -1 = none yet */
 	bool is_armed;
+	bool is_later; /* a look is scheduled */
 	bool is_flushing, must_flush; /* lane_flush() is at work; was called meanwhile */
 	PyObject *loop;	     /* whose selector watches fd, or NULL */
 	PyObject *call_soon; /* its bound method */
@@ -106,6 +108,7 @@ struct handle {
 	uint32_t n_queued;
 	bool is_stale; /* an answer was NO_MODEL */
 	struct zombie *zombies;
+	uint64_t buried_ns; /* the last of them */
 	struct request *ended; /* answers in shared memory that can be copied out to make room */
 	struct plan inputs[INF_INPUTS_MAX], outputs[INF_OUTPUTS_MAX];
 };
@@ -121,6 +124,7 @@ struct request {
 	enum request_state state;
 	uint32_t rows;
 	uint32_t rows_beside; /* rows_busy of others when it was submitted */
+	uint64_t not_before_ns; /* after QUOTA: when to try again */
 	bool is_explicit; /* from request(): the caller fills and reuses it */
 	bool is_single;	  /* its row came without the batch dimension, and so go its outputs */
 	bool is_closed;	  /* give its memory back with its last view */
@@ -157,6 +161,7 @@ struct tensor {
 
 extern uint64_t core_epoch; /* counts the forks that this process came out of */
 extern PyObject *core_errors, *core_convert; /* infclient._errors, infclient._convert */
+extern PyObject *core_too_many_rows; /* infclient._errors.TooManyRows */
 extern PyObject *core_ndarray; /* numpy.ndarray */
 extern PyObject *core_get_loop; /* asyncio.get_running_loop */
 extern unsigned long core_main_thread;
@@ -194,6 +199,8 @@ int lane_watch(struct lane *lane, PyObject *loop);
  * there is one already. Keeps the error indicator.
  */
 void lane_arm(struct lane *lane);
+/* A look at the queue after RETRY_NS, where a loop runs. */
+void lane_later(struct lane *lane);
 /* Ends what has been answered; to be followed by lane_arm(). Never blocks. */
 void lane_collect(struct lane *lane);
 void lane_flush(struct lane *lane);

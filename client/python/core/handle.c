@@ -92,6 +92,7 @@ void handle_bury(struct handle *handle, struct inf_request *req, uint32_t rows)
 {
 	struct zombie *zombie = PyMem_Malloc(sizeof(*zombie));
 
+	handle->buried_ns = core_now_ns();
 	inf_cancel(req);
 	inf_request_set_data(req, NULL);
 	if (!zombie) {

@@ -227,17 +227,34 @@ static struct request *start(struct model *model, PyObject *args, PyObject *keyw
 	}
 }
 
+/* More rows than the model has memory for, or than there are side by side: model._in_parts() asks for fewer at a time. */
+static PyObject *in_parts(struct model *model, PyObject *args, PyObject *keywords)
+{
+	PyObject *type, *error, *trace, *answer, *named;
+
+	PyErr_Fetch(&type, &error, &trace);
+	PyErr_NormalizeException(&type, &error, &trace);
+	named = keywords ? Py_NewRef(keywords) : PyDict_New();
+	answer = named ? PyObject_CallMethod(OBJECT(model), "_in_parts", "OOO", args, named, error) : NULL;
+	Py_XDECREF(named);
+	Py_XDECREF(type);
+	Py_XDECREF(error);
+	Py_XDECREF(trace);
+	return answer;
+}
+
 static PyObject *model_call(struct model *model, PyObject *args, PyObject *keywords)
 {
 	struct request *request = start(model, args, keywords);
 	PyObject *answer = NULL;
+	bool is_short;
 
-	if (!request)
-		return NULL;
-	if (!request_wait(request, request->deadline_ns ? request->deadline_ns : INF_FOREVER))
+	if (request && !request_wait(request, request->deadline_ns ? request->deadline_ns : INF_FOREVER))
 		answer = request_answer(request);
-	Py_DECREF(OBJECT(request));
-	return answer;
+	is_short = request ? request->status == INF_QUOTA && request->rows > 1
+			   : PyErr_ExceptionMatches(core_too_many_rows);
+	Py_XDECREF(OBJECT(request));
+	return answer || !is_short ? answer : in_parts(model, args, keywords);
 }
 
 static PyObject *model_submit(struct model *model, PyObject *args, PyObject *keywords)

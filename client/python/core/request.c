@@ -201,6 +201,10 @@ int request_try(struct request *request)
 	uint32_t rows = request->is_charged ? 0 : request->rows;
 	int r;
 
+	if (request->not_before_ns && core_now_ns() < request->not_before_ns) {
+		lane_later(request->lane);
+		return 0;
+	}
 	if (!handle_has_room(handle, rows))
 		request_harvest(handle, rows);
 	r = handle_has_room(handle, rows) ? provide(request) : -ENOBUFS;
@@ -289,21 +293,27 @@ static void run_callbacks(struct request *request)
 }
 
 /*
- * QUOTA although we counted enough rows: they must lie side by side, and others are still in use. It is
- * sent again where others have let go of some since, or will.
+ * QUOTA although we counted enough rows: they must lie side by side, and some are still in use: by others
+ * in flight, by what was let go since, by batches that go on without a request that was cancelled. It is
+ * sent again a little later.
  */
 static bool again(struct request *request)
 {
 	struct handle *handle = request->handle;
+	uint64_t now_ns;
 
 	if (request->status != INF_QUOTA || !request->lane->session)
 		return false;
 	request_harvest(handle, handle->depth);
-	if (!is_progress(handle) && handle->rows_busy - request->rows >= request->rows_beside)
+	now_ns = core_now_ns();
+	if (!is_progress(handle) && handle->rows_busy - request->rows >= request->rows_beside &&
+	    (!handle->buried_ns || now_ns - handle->buried_ns > PATIENCE_NS))
 		return false;
 	handle->rows_busy -= request->rows;
 	request->is_charged = false;
+	request->not_before_ns = now_ns + RETRY_NS;
 	lane_queue(request->lane, request);
+	lane_later(request->lane);
 	return true;
 }
 

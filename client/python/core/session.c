@@ -313,6 +313,7 @@ static PyObject *on_readable(PyObject *capsule, PyObject *ignored)
 	Py_INCREF(OBJECT(lane->session));
 	PyObject *session = (PyObject *)lane->session;
 
+	lane->is_later = false;
 	lane_collect(lane);
 	if (lane->session)
 		lane_flush(lane);
@@ -421,6 +422,21 @@ void lane_arm(struct lane *lane)
 	result = PyObject_CallFunctionObjArgs(lane->call_soon, lane->reader, NULL);
 	if (!result)
 		PyErr_Clear(); /* a closed loop: nobody waits */
+	Py_XDECREF(result);
+	PyErr_Restore(type, error, trace);
+}
+
+void lane_later(struct lane *lane)
+{
+	PyObject *type, *error, *trace, *result;
+
+	if (!lane->loop || lane->is_later || lane->thread != PyThread_get_thread_ident())
+		return;
+	lane->is_later = true;
+	PyErr_Fetch(&type, &error, &trace);
+	result = PyObject_CallMethod(lane->loop, "call_later", "dO", RETRY_NS / 1e9, lane->reader);
+	if (!result)
+		PyErr_Clear();
 	Py_XDECREF(result);
 	PyErr_Restore(type, error, trace);
 }

@@ -32,6 +32,7 @@ from ._errors import (
     Quota,
     RequestError,
     Shed,
+    TooManyRows,
 )
 
 __version__: str = _core.version
@@ -67,5 +68,6 @@ __all__ = [
     "Shed",
     "Tensor",
     "TensorSpec",
+    "TooManyRows",
     "connect",
 ]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, AsyncIterator, Iterable, Iterator, Mapping
 
 from . import _core
-from ._convert import Outputs, numpy_name
+from ._convert import Outputs, join, numpy_name, outputs
 from ._errors import ClosedError, Loading, NoModel
 
 # A broker that has just started, or whose executor was lost, loads its models.
@@ -140,8 +140,9 @@ class Model(_core.Model):
     With several inputs: ``model(a, b)``, ``model(left=a, right=b)``, ``model({"left": a, "right": b})``; several
     outputs come as a tuple that knows their names (``y["boxes"]``).
 
-    Shapes are the signature's (`inputs`). Where the model batches, the first dimension is rows: any number up to
-    `depth`. One row may come without that dimension, and its answer then does too.
+    Shapes are the signature's (`inputs`). Where the model batches, the first dimension is rows: any number in a call
+    (in parts of at most `depth`, where there are more), up to `depth` in submit(). One row may come without that
+    dimension, and its answer then does too.
 
     Options of each call: ``timeout`` in seconds or ``deadline`` in time.monotonic() seconds.
 
@@ -223,6 +224,22 @@ class Model(_core.Model):
         finally:
             for request in pending:
                 request.cancel()
+
+    def _in_parts(self, args: tuple[Any, ...], keywords: dict[str, Any], error: Exception) -> Any:
+        """model(x) of more rows than there is memory for at once, or side by side: called by the C half with why."""
+        options = {name: keywords[name] for name in ("timeout", "deadline") if name in keywords and name not in self.inputs}
+        if options.get("timeout") is not None:
+            options = {"deadline": time.monotonic() + options["timeout"]}
+        inputs = dict(args[0]) if len(args) == 1 and isinstance(args[0], dict) else dict(zip(self.inputs, args))
+        inputs |= {name: value for name, value in keywords.items() if name in self.inputs}
+        rows = max((value.shape[0] for name, value in inputs.items() if len(value.shape) == len(self.inputs[name].shape)), default=1)
+        if rows < 2:
+            raise error
+        step = min(self.depth, (rows + 1) // 2)
+        parts = [self({name: value[i : i + step] for name, value in inputs.items()}, **options) for i in range(0, rows, step)]
+        if not isinstance(parts[0], Outputs):
+            return join(parts)
+        return outputs(tuple(self.outputs), tuple(join([part[i] for part in parts]) for i in range(len(self.outputs))))
 
     def _submit_item(self, item: Any, timeout: float | None) -> _core.Request:
         if isinstance(item, tuple):

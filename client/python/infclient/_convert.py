@@ -139,6 +139,13 @@ def outputs(names: tuple[str, ...], arrays: tuple[Any, ...]) -> Outputs:
     return result
 
 
+def join(parts: list[Any]) -> Any:
+    """Rows of several answers as one read-only array."""
+    array = np.concatenate(parts)
+    array.setflags(write=False)
+    return array
+
+
 def bridge(loop: asyncio.AbstractEventLoop, request: Any) -> Any:
     """For a request that another thread submitted: its hints go to that thread, so a worker waits for it."""
 

@@ -6,7 +6,7 @@
     ├── ClosedError                        the client was closed
     ├── Full (BufferError)                 views or requests hold all memory of the model
     └── RequestError                       a request ended with a status other than OK
-        ├── BadShape (ValueError), BadDtype (TypeError), BadRange (ValueError), BadMemory, NoModel (LookupError)
+        ├── BadShape (ValueError; TooManyRows is one), BadDtype (TypeError), BadRange (ValueError), BadMemory, NoModel (LookupError)
         ├── Loading, NotAllowed (PermissionError), Quota, Busy, Shed
         ├── DeadlineExceeded (TimeoutError), Cancelled
         └── ModelError, Poison, ExecutorLost, BrokerLost (ConnectionError)
@@ -62,6 +62,10 @@ class BadShape(RequestError, ValueError):
     """Shape or rows differ from the signature."""
 
     status = "BAD_SHAPE"
+
+
+class TooManyRows(BadShape):
+    """More rows than the model was opened for."""
 
 
 class BadDtype(RequestError, TypeError):
@@ -280,7 +284,7 @@ def bad_rank(rank: int, most: int) -> Exception:
 def bad_rows(model: str, rows: int, depth: int) -> Exception:
     if rows < 1:
         return BadShape(f"model {model!r}: a request has at least one row, got {rows}")
-    return BadShape(
+    return TooManyRows(
         f"model {model!r} was opened for {depth} rows at once, got {rows}: split them, "
         f"or open it with client.model({model!r}, depth={rows})"
     )
