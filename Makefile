@@ -372,7 +372,8 @@ soak: ## 10^8 parked round trips on one core, the front's spin budget swept; abo
 bench: deps ## every figure beside its floor, 10 minutes (B=ring: some rows; QUICK=1: 90 seconds)
 	@tools/setup/apt.sh check
 	@tools/setup/venv.sh plot
-	@$(MAKE) --no-print-directory $(JOBS) all $(BENCHES)
+	@tools/setup/venv.sh python
+	@$(MAKE) --no-print-directory $(JOBS) all python-package $(BENCHES)
 	@python3 tests/bench/bench.py --build $(BUILD) $(if $(B),--only '$(B)') $(if $(filter 1,$(QUICK)),--quick)
 bench-peers: deps ## the broker beside ZeroMQ, nng, iceoryx, Triton and others, 15 minutes (B=triton: some)
 	@tools/setup/venv.sh peers

@@ -395,6 +395,49 @@ class Harm(Group):
         return result
 
 
+# --- the Python package ------------------------------------------------------------------------------------------------
+
+
+class Python(Group):
+    name = "py"
+
+    def declare(self):
+        yield row("py.sync_cpu", "CPU that a null request from Python costs beyond the C library's", US, 2.0,
+                  "a null request of the C library, everybody asleep on one core", absolute=True, steady=False)
+        yield row("py.async_rate", "64 tasks of one asyncio loop await null requests", RATE, 0.2,
+                  "the same tasks await bare futures", at_most=False, steady=False)
+        yield row("py.submit_cpu", "CPU of submit() of 600 kB filled in place", US, 10.0, absolute=True, steady=False)
+
+    def setup(self, setting):
+        found = subprocess.run(["tools/setup/venv.sh", "--python", "python"], capture_output=True, text=True, check=False)
+        package = setting.tool("python")
+        if found.returncode or not os.path.exists(f"{package}/infclient"):
+            raise Unavailable("no virtual environment for Python here (make python)")
+        # On one core and asleep: the CPU time of waiting is the same for both, and steady.
+        parked = setting.broker("--builtin", "--no-spin", cpus=NEAR)
+        broker = setting.broker("--builtin")
+
+        def worker(what, of, *pinned):
+            return setting.keep(drivers.Worker(
+                [*pinned, found.stdout.strip(), "tests/bench/pyclient.py", package, what], of.env))
+
+        self.c = setting.load(parked, "--cpus", NEAR, "identity")
+        self.sync, self.submit = worker("sync", parked, "taskset", "-c", NEAR), worker("submit", broker)
+        self.awaiting, self.bare = worker("await", broker), worker("bare", broker)
+
+    def c_cpu_us(self, seconds):
+        before = drivers.cpu_ns(self.c.pids())
+        n = self.c.go(seconds)["requests"]
+        return (drivers.cpu_ns(self.c.pids()) - before) / 1e3 / n
+
+    def round(self, setting, idx, seconds):
+        c, sync, submit, awaiting, bare = in_turn(
+            idx, lambda: self.c_cpu_us(seconds), lambda: self.sync.go(seconds)["cpu_us"],
+            lambda: self.submit.go(seconds)["cpu_us"], lambda: self.awaiting.go(seconds), lambda: self.bare.go(seconds))
+        return {"py.sync_cpu": (sync - c, c), "py.submit_cpu": (submit, None),
+                "py.async_rate": (awaiting["n"] / awaiting["seconds"], bare["n"] / bare["seconds"])}
+
+
 # --- real models -----------------------------------------------------------------------------------------------------
 
 
@@ -530,4 +573,4 @@ def check_answers(setting, broker, name, path, shape):
                     shape], check=True, env={**os.environ, **broker.env})
 
 
-GROUPS = (Ring, Costs, Wakes, Front, Null, Syscalls, Idle, Harm, Models)
+GROUPS = (Ring, Costs, Wakes, Front, Null, Syscalls, Idle, Harm, Python, Models)

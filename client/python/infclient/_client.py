@@ -13,7 +13,7 @@ from typing import Any, AsyncIterator, Iterable, Iterator, Mapping
 
 from . import _core
 from ._convert import Outputs, join, numpy_name, outputs
-from ._errors import ClosedError, Loading, NoModel
+from ._errors import ClosedError, ConnectError, Loading, NoModel
 
 # A broker that has just started, or whose executor was lost, loads its models.
 LOADING_SECONDS = 30.0
@@ -370,17 +370,25 @@ class Client:
         return f"<infclient.Client {self._socket or 'default socket'}, {state}>"
 
 
-def connect(socket: str | None = None, *, name: str | None = None) -> Client:
+def connect(socket: str | None = None, *, name: str | None = None, wait: float = 0.0) -> Client:
     """Connects to the broker of this machine.
 
     Args:
         socket: path of its socket; None = $INFBROKER_SOCKET, else $XDG_RUNTIME_DIR/infbroker/socket, else
             /run/infbroker/socket
         name: shown in `shmctl sessions`; None = the program's
+        wait: seconds to go on trying where no broker is there yet
 
     Blocks: up to a few ms, or until a socket-activated broker has started. Errors: ConnectError, which says where it looked.
     """
-    return Client(socket, name)
+    until = time.monotonic() + wait
+    while True:
+        try:
+            return Client(socket, name)
+        except ConnectError:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(0.02)
 
 
 __all__ = ["Client", "Filling", "Inputs", "Model", "ModelInfo", "Outputs", "TensorSpec", "connect"]
