@@ -368,7 +368,7 @@ soak: ## 10^8 parked round trips on one core, the front's spin budget swept; abo
 	@$(MAKE) --no-print-directory $(JOBS) tests
 	@tests/stress/soak.sh $(or $(N),100000000)
 
-.PHONY: bench bench-peers
+.PHONY: bench bench-peers bench-web
 bench: deps ## every figure beside its floor, 10 minutes (B=ring: some rows; QUICK=1: 90 seconds)
 	@tools/setup/apt.sh check
 	@tools/setup/venv.sh plot
@@ -380,6 +380,11 @@ bench-peers: deps ## the broker beside ZeroMQ, nng, iceoryx, Triton and others, 
 	@$(MAKE) --no-print-directory $(JOBS) all
 	@tests/bench/peers/build.sh
 	@python3 tests/bench/peers.py --build $(BUILD) $(if $(B),--only '$(B)') $(if $(filter 1,$(QUICK)),--quick)
+
+bench-web: deps ## an image service of 4 Python workers with and without a broker, 4 minutes (QUICK=1: one)
+	@tools/setup/venv.sh python
+	@$(MAKE) --no-print-directory $(JOBS) all python-package
+	@$(VENV_PYTHON) tests/bench/web.py --build $(BUILD) $(if $(filter 1,$(QUICK)),--quick)
 
 .PHONY: lint
 lint: ## forbidden calls, licence tags, scripts, formatting; with TIDY=1 clang-tidy
