@@ -37,6 +37,12 @@ from ._errors import (
 
 __version__: str = _core.version
 
+# Names as users import them, in tracebacks and pickles.
+for _kind in list(globals().values()):
+    if isinstance(_kind, type) and _kind.__module__ in ("infclient._errors", "infclient._client"):
+        _kind.__module__ = "infclient"
+del _kind
+
 __all__ = [
     "BadDtype",
     "BadMemory",
