@@ -77,8 +77,8 @@ broker_start --builtin || { not_ok "start"; finish; }
 says "status" 0 "^broker +running, pid $BROKER, version .*, loop ${INF_LOOP:-(io_uring|epoll)}, up " "$CTL" status
 json "status -j" 0 "d['schema'] == 'infbroker.status/1' and d['state'] == 'running' and d['pid'] == $BROKER and
 	d['socket'] == '$SOCKET' and d['loop'] == ('${INF_LOOP-}' or d['loop']) and d['executor']['state'] == 'ready' and
-	d['executor']['pid'] == $(executor_pid) and d['models'] == {'ready': 11, 'loading': 0, 'failed': 0} and
-	not d['draining'] and d['limits']['models_max'] == {'limit': 64, 'used': 11} and d['requests']['OK'] == 0" "$CTL" status -j
+	d['executor']['pid'] == $(executor_pid) and d['models'] == {'ready': 12, 'loading': 0, 'failed': 0} and
+	not d['draining'] and d['limits']['models_max'] == {'limit': 64, 'used': 12} and d['requests']['OK'] == 0" "$CTL" status -j
 json "global options before the command" 0 "d['pid'] == $BROKER" env -u INFBROKER_SOCKET "$CTL" --json --socket="$SOCKET" --timeout=3 status
 json "and behind it" 0 "d['pid'] == $BROKER" env -u INFBROKER_SOCKET "$CTL" status --timeout 0 --socket "$SOCKET" -j
 says "models" 0 '^index +1 ready +64/64 |^index +1 ready +[0-9]+/64 ' "$CTL" models

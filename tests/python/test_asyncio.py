@@ -273,6 +273,21 @@ def test_submitted_in_another_thread(client, run):
     run(main())
 
 
+def test_queued_in_another_thread(client, run):
+    """More than there is room for, submitted by a thread that never looks again: whoever waits sees to it."""
+
+    async def main():
+        model = client["identity"]
+        many = await asyncio.to_thread(lambda: [model.submit(row(i)) for i in range(300)])
+        assert (await many[290] == 290 % 251).all()
+        assert all((y == i % 251).all() for i, y in enumerate(await asyncio.wait_for(asyncio.gather(*many), 20)))
+        many = await asyncio.to_thread(lambda: [model.submit(row(i)) for i in range(300)])
+        assert (many[299].result(timeout=20) == 299 % 251).all()
+        assert all((r.result() == i % 251).all() for i, r in enumerate(many))
+
+    run(main())
+
+
 def test_blocking_calls_beside_a_loop(client, run):
     async def main():
         model = client["identity"]

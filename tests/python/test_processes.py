@@ -92,6 +92,13 @@ def test_a_child_connects_by_itself(client):
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_fork_while_another_thread_connects(client):
+    model = client["identity"]
+    with client._lock:
+        in_child(lambda: model(X))
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_fork_inside_a_loop(client):
     model = client["identity"]
 

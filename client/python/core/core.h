@@ -33,7 +33,7 @@
 
 /* Guessed; everything else is the library's or the broker's. */
 #define SLICE_NS     100000000ull /* the main thread looks for signals this often while it waits */
-#define RETRY_NS     200000ull	  /* between tries, where no event tells of room */
+#define RETRY_NS     500000ull	  /* between tries, where no event tells of room */
 #define PATIENCE_NS  30000000000ull /* for batches in which something was cancelled */
 #define COLLECT_MAX  256u	  /* completions per turn of an event loop, so that others get theirs */
 
@@ -109,6 +109,7 @@ struct handle {
 	bool is_stale; /* an answer was NO_MODEL */
 	struct zombie *zombies;
 	uint64_t buried_ns; /* the last of them */
+	struct request *flights; /* FLIGHT */
 	struct request *ended; /* answers in shared memory that can be copied out to make room */
 	struct plan inputs[INF_INPUTS_MAX], outputs[INF_OUTPUTS_MAX];
 };
@@ -120,7 +121,8 @@ struct request {
 	struct handle *handle;
 	struct inf_request *req; /* NULL = given back */
 	struct lane *lane;	 /* of its submission, or NULL */
-	struct request *next, *prev; /* of the lane's queue, or of the handle's ended ones */
+	struct request *next, *prev; /* of the lane's queue, or of `list` */
+	struct request **list; /* handle's `flights` or `ended`, or NULL */
 	enum request_state state;
 	uint32_t rows;
 	uint32_t rows_beside; /* rows_busy of others when it was submitted */
@@ -129,7 +131,6 @@ struct request {
 	bool is_single;	  /* its row came without the batch dimension, and so go its outputs */
 	bool is_closed;	  /* give its memory back with its last view */
 	bool is_charged;  /* in rows_busy */
-	bool is_listed;	  /* in the handle's list of ended ones */
 	bool is_blocking; /* _asyncio_future_blocking */
 	bool was_awaited; /* some loop waits or waited: cancelling means asyncio.CancelledError */
 	enum inf_status status;
@@ -268,10 +269,14 @@ struct request *request_new(struct handle *handle, uint32_t rows);
 int request_take(struct request *request, const struct source *sources);
 /* Submits, or queues where there is no room. 0, or -1 with an error set. */
 int request_submit(struct request *request);
+/* Where it waits for room in a thread that may not look: it waits in this one. 1 moved, 0 not, -1 with an error set. */
+int request_adopt(struct request *request);
 /* Tries to submit a NEW or QUEUED one: 1 done (or ended with an error of its own), 0 no room for its rows, -1 no credit. */
 int request_try(struct request *request);
 /* Its completion was seen: takes over the result, schedules callbacks. */
 void request_end(struct request *request);
+/* Schedules the callbacks of one that is over already. */
+void request_settle(struct request *request);
 void request_end_error(struct request *request, PyObject *error);
 /* Looks once, never blocks; true where it has ended or was cancelled. */
 bool request_is_over(struct request *request);

@@ -111,10 +111,15 @@ static int start_timer(struct request *request, PyObject *loop)
 /* Makes the completion reach `loop`: the lane's descriptor, or, for a request of another thread, a thread that waits. */
 static int wait_in_loop(struct request *request, PyObject *loop)
 {
-	struct lane *lane = request->lane;
+	struct lane *lane;
+	int has_moved;
 
 	if (request->state == REQUEST_NEW)
 		return core_raise("not_submitted", "()");
+	has_moved = request_adopt(request);
+	if (has_moved < 0)
+		return -1;
+	lane = request->lane;
 	if (lane->thread != PyThread_get_thread_ident()) {
 		PyObject *bridge = PyObject_CallMethod(core_convert, "bridge", "OO", loop, (PyObject *)request);
 
@@ -123,6 +128,9 @@ static int wait_in_loop(struct request *request, PyObject *loop)
 	}
 	if (lane_watch(lane, loop))
 		return -1;
+	/* No completion of this thread's own may ever come and make it look. */
+	if (has_moved)
+		lane_flush(lane);
 	return request->deadline_ns && !request->timer ? start_timer(request, loop) : 0;
 }
 
@@ -162,6 +170,8 @@ static PyObject *future_add_callback(struct request *request, PyObject *args, Py
 		request->lane->n_waited++;
 		if (request->lane->thread == PyThread_get_thread_ident())
 			lane_arm(request->lane);
+		/* The GIL was released on the way here: another thread may have seen its end. */
+		request_settle(request);
 	}
 	Py_RETURN_NONE;
 }

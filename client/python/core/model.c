@@ -251,7 +251,7 @@ static PyObject *model_call(struct model *model, PyObject *args, PyObject *keywo
 
 	if (request && !request_wait(request, request->deadline_ns ? request->deadline_ns : INF_FOREVER))
 		answer = request_answer(request);
-	is_short = request ? request->status == INF_QUOTA && request->rows > 1
+	is_short = request ? request->state == REQUEST_ENDED && !request->error && request->status == INF_QUOTA && request->rows > 1
 			   : PyErr_ExceptionMatches(core_too_many_rows);
 	Py_XDECREF(OBJECT(request));
 	return answer || !is_short ? answer : in_parts(model, args, keywords);

@@ -67,30 +67,36 @@ int request_take(struct request *request, const struct source *sources)
 	return core_raise("from_errno", "(is)", -r, "taking memory for a request");
 }
 
-static void enlist(struct request *request)
+static void enlist(struct request *request, struct request **list)
 {
-	struct handle *handle = request->handle;
-
+	request->list = list;
 	request->prev = NULL;
-	request->next = handle->ended;
-	if (handle->ended)
-		handle->ended->prev = request;
-	handle->ended = request;
-	request->is_listed = true;
+	request->next = *list;
+	if (*list)
+		(*list)->prev = request;
+	*list = request;
 }
 
 static void unlist(struct request *request)
 {
-	if (!request->is_listed)
+	if (!request->list)
 		return;
 	if (request->prev)
 		request->prev->next = request->next;
 	else
-		request->handle->ended = request->next;
+		*request->list = request->next;
 	if (request->next)
 		request->next->prev = request->prev;
 	request->next = request->prev = NULL;
-	request->is_listed = false;
+	request->list = NULL;
+}
+
+/* It is FLIGHT no more. */
+static void land(struct request *request, enum request_state state)
+{
+	unlist(request);
+	request->state = state;
+	request->handle->rows_flight -= request->rows;
 }
 
 /* After this it has no memory. */
@@ -102,8 +108,7 @@ void request_give(struct request *request)
 		return;
 	handle->session->n_alive--;
 	if (request->state == REQUEST_FLIGHT) {
-		handle->rows_flight -= request->rows;
-		request->state = REQUEST_CANCELLED;
+		land(request, REQUEST_CANCELLED);
 		handle_bury(handle, request->req, request->rows);
 	} else if (request->state == REQUEST_CANCELLED && request->is_charged && !inf_poll(request->req)) {
 		handle_bury(handle, request->req, request->rows);
@@ -195,22 +200,54 @@ static int provide(struct request *request)
 	return 0;
 }
 
+/*
+ * Ends what has been answered to other threads, which may have other things to do than to look. True
+ * where some of it is still in flight.
+ */
+static bool look_around(struct request *request)
+{
+	struct request *other = request->handle->flights, *next;
+	bool is_left = false;
+
+	Py_XINCREF(OBJECT(other));
+	for (; other; other = next) {
+		next = other->next;
+		Py_XINCREF(OBJECT(next));
+		if (other->state == REQUEST_FLIGHT && other->lane != request->lane && !request_is_over(other))
+			is_left = true;
+		/* Ending one runs Python, which may have ended the next too: then the rest is for another time. */
+		if (next && next->list != &request->handle->flights) {
+			Py_DECREF(OBJECT(next));
+			next = NULL;
+			is_left = true;
+		}
+		Py_DECREF(OBJECT(other));
+	}
+	return is_left;
+}
+
 int request_try(struct request *request)
 {
 	struct handle *handle = request->handle;
 	uint32_t rows = request->is_charged ? 0 : request->rows;
+	bool must_look = false;
 	int r;
 
 	if (request->not_before_ns && core_now_ns() < request->not_before_ns) {
 		lane_later(request->lane);
 		return 0;
 	}
+	if (!handle_has_room(handle, rows) && handle->session->lanes->next)
+		must_look = look_around(request);
 	if (!handle_has_room(handle, rows))
 		request_harvest(handle, rows);
 	r = handle_has_room(handle, rows) ? provide(request) : -ENOBUFS;
 	if (r == 1)
 		return 1;
 	if (r == -ENOBUFS) {
+		/* No descriptor of ours tells of what other threads wait for. */
+		if (must_look)
+			lane_later(request->lane);
 		if (is_progress(handle))
 			return 0;
 		leave_queue(request);
@@ -228,6 +265,7 @@ int request_try(struct request *request)
 		return 1;
 	}
 	request->state = REQUEST_FLIGHT;
+	enlist(request, &handle->flights);
 	if (!request->is_charged)
 		handle->rows_busy += request->rows;
 	request->rows_beside = handle->rows_busy - request->rows;
@@ -237,17 +275,45 @@ int request_try(struct request *request)
 	return 1;
 }
 
+/* Makes it a matter of the calling thread. NULL with an error set. */
+static struct lane *adopt(struct request *request)
+{
+	struct lane *lane = session_lane(request->handle->session);
+	bool was_queued = request->state == REQUEST_QUEUED;
+
+	if (!lane || request->lane == lane)
+		return lane;
+	if (was_queued)
+		lane_unqueue(request);
+	if (request->callbacks) {
+		request->lane->n_waited--;
+		lane->n_waited++;
+	}
+	lane_unref(request->lane);
+	request->lane = lane_ref(lane);
+	if (was_queued)
+		lane_queue(lane, request);
+	return lane;
+}
+
+int request_adopt(struct request *request)
+{
+	const struct lane *lane = request->lane;
+
+	/* A loop in the thread that submitted it will see to it, and to nobody else's. */
+	if (request->state != REQUEST_QUEUED || (lane->loop && request->callbacks && lane->loop == request->loop))
+		return 0;
+	if (!adopt(request))
+		return -1;
+	return request->lane != lane;
+}
+
 int request_submit(struct request *request)
 {
-	struct session *session = request->handle->session;
-	struct lane *lane = session_lane(session);
+	struct lane *lane = adopt(request);
 
 	if (!lane)
 		return -1;
-	if (request->lane != lane) {
-		lane_unref(request->lane);
-		request->lane = lane_ref(lane);
-	}
 	if (request->handle->n_queued && lane->queue_first)
 		lane_flush(lane);
 	/* Behind those of this thread that wait already. */
@@ -292,6 +358,12 @@ static void run_callbacks(struct request *request)
 	Py_DECREF(OBJECT(request));
 }
 
+void request_settle(struct request *request)
+{
+	if (request->state == REQUEST_ENDED || request->state == REQUEST_CANCELLED)
+		run_callbacks(request);
+}
+
 /*
  * QUOTA although we counted enough rows: they must lie side by side, and some are still in use: by others
  * in flight, by what was let go since, by batches that go on without a request that was cancelled. It is
@@ -322,9 +394,8 @@ void request_end(struct request *request)
 	struct inf_request_info info = { .size = sizeof(info) };
 	struct handle *handle = request->handle;
 
-	request->state = REQUEST_ENDED;
+	land(request, REQUEST_ENDED);
 	request->status = inf_request_status(request->req);
-	handle->rows_flight -= request->rows;
 	if (again(request))
 		return;
 	handle->session->n_ended[request->status]++;
@@ -333,7 +404,7 @@ void request_end(struct request *request)
 	request->run_us = info.run_us;
 	if (request->status == INF_OK) {
 		if (!request->is_explicit)
-			enlist(request);
+			enlist(request, &handle->ended);
 	} else {
 		request->retry_after_us = info.retry_after_us;
 		request->maybe_executed = info.maybe_executed;
@@ -363,7 +434,7 @@ bool request_is_over(struct request *request)
 		if (r == 1) {
 			request_end(request);
 		} else if (r < 0) {
-			request->handle->rows_flight -= request->rows;
+			land(request, REQUEST_ENDED);
 			end_errno(request, r);
 		}
 	} else if (request->state == REQUEST_QUEUED && request->lane->thread == PyThread_get_thread_ident()) {
@@ -380,7 +451,7 @@ bool request_cancel(struct request *request)
 		lane_unqueue(request);
 	} else if (request->state == REQUEST_FLIGHT) {
 		inf_cancel(request->req);
-		request->handle->rows_flight -= request->rows;
+		land(request, REQUEST_CANCELLED);
 	} else {
 		return false;
 	}
@@ -426,6 +497,9 @@ static void sleep_once(struct request *request, uint64_t until_ns)
 int request_wait(struct request *request, uint64_t until_ns)
 {
 	while (!request_is_over(request)) {
+		/* The thread that it waits for room in may have other things to do. */
+		if (request_adopt(request) < 0)
+			return -1;
 		sleep_once(request, until_ns);
 		if (request_is_over(request))
 			break;
@@ -529,7 +603,7 @@ void request_harvest(struct handle *handle, uint32_t rows)
 		unlist(request);
 		if (!copy_out(request)) {
 			PyErr_Clear();
-			enlist(request);
+			enlist(request, &handle->ended);
 			next = NULL;
 		} else {
 			next = handle->ended;

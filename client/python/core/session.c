@@ -402,7 +402,7 @@ int lane_watch(struct lane *lane, PyObject *loop)
 		return -1;
 	Py_DECREF(result);
 	lane->loop = Py_NewRef(loop);
-	lane->is_armed = false;
+	lane->is_armed = lane->is_later = false;
 	return 0;
 }
 

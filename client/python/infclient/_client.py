@@ -18,7 +18,17 @@ from ._errors import ClosedError, ConnectError, Loading, NoModel
 # A broker that has just started, or whose executor was lost, loads its models.
 LOADING_SECONDS = 30.0
 
-os.register_at_fork(after_in_child=_core.forked)
+_clients: weakref.WeakSet[Client] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """In the child: connections are the parent's, and so may be whoever held a lock."""
+    _core.forked()
+    for client in list(_clients):
+        client._lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 @dataclass(frozen=True)
@@ -283,6 +293,7 @@ class Client:
         self._closed = False
         self._handles: weakref.WeakValueDictionary[str, _core.Handle] = weakref.WeakValueDictionary()
         self._session = _core.open(socket, name)
+        _clients.add(self)
 
     def _up(self) -> _core.Session:
         """The session; a new one where the broker was restarted, or in a forked child."""
