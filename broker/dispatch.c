@@ -88,13 +88,13 @@ uint32_t dispatch_rows(const struct broker *broker, const struct model *model, b
 	return rows < model->batch_best ? rows : model->batch_best;
 }
 
-/* The next model in turn for which something waits, from `i` steps on; NULL = none. */
-static struct model *next_waiting(const struct broker *broker, uint32_t i, uint32_t *ret_i)
+/* The next model in turn for which something of that class or a higher one waits, from `i` steps on; NULL = none. */
+static struct model *next_waiting(const struct broker *broker, uint32_t i, uint32_t class, uint32_t *ret_i)
 {
 	for (; i < broker->models_end; i++) {
 		struct model *model = broker->models[(broker->model_turn + i) % broker->models_end];
 
-		if (model && model->loaded && !queue_is_empty(&model->queue)) {
+		if (model && model->loaded && !queue_is_empty(&model->queue) && queue_class(&model->queue) >= class) {
 			*ret_i = i;
 			return model;
 		}
@@ -104,14 +104,20 @@ static struct model *next_waiting(const struct broker *broker, uint32_t i, uint3
 
 struct model *dispatch_pick_model(struct broker *broker, bool full)
 {
-	uint32_t i, other;
-	struct model *model = next_waiting(broker, 0, &i);
+	struct model *model = NULL, *urgent;
+	uint32_t class = 0, i, other;
 
+	/* The first in turn of the highest class that any model has. */
+	while (class < QUEUE_CLASSES && (urgent = next_waiting(broker, 0, class, &i))) {
+		model = urgent;
+		class = queue_class(&model->queue) + 1;
+	}
 	if (!model)
 		return NULL;
+	next_waiting(broker, 0, class - 1, &i);
 	/* Growing pays only while nobody else waits: or a model that keeps its batches full would have the place
 	 * behind the running batch for ever, and a sparse one no turn at all. */
-	if (full && model->queue.rows < model->batch_best && !next_waiting(broker, i + 1, &other))
+	if (full && model->queue.rows < model->batch_best && !next_waiting(broker, i + 1, 0, &other))
 		return NULL;
 	broker->model_turn = (broker->model_turn + i) % broker->models_end + 1;
 	return model;

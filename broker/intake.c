@@ -101,6 +101,7 @@ static struct job *take_job(struct broker *broker, const struct inf_submission *
 		.in_offset = sub->offset,
 		.in_region = sub->region,
 		.rows = sub->rows,
+		.class = sub->priority ? sub->priority - 1u : INF_PRIORITY_DEFAULT,
 		.out_idx = INF_OUTPUTS,
 		.ext = -1,
 	};

@@ -76,6 +76,7 @@ struct job {
 	uint32_t rows;
 	uint32_t rows_ended;  /* of rows */
 	uint32_t rows_running; /* dispatched, not ended */
+	uint32_t class;	      /* priority, < QUEUE_CLASSES */
 	uint32_t out_idx;     /* of session.outputs */
 	int32_t ext;	      /* index of its extension block, -1 = packed */
 	uint16_t status;      /* worst so far */
@@ -144,7 +145,7 @@ struct handle {
 	struct model *model; /* NULL = unused */
 	struct session *session;
 	struct inf_check_model check;
-	struct queue_client client;
+	struct queue_client clients[QUEUE_CLASSES]; /* its requests that wait, by class */
 	struct output_pool *pool; /* of the current executor generation */
 	uint64_t hash;
 	uint32_t depth;

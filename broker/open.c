@@ -161,6 +161,8 @@ static struct handle *fill_handle(struct session *session, struct output_pool *p
 	handle->session = session;
 	handle->hash = signature->hash;
 	handle->depth = opening->depth;
+	for (uint32_t i = 0; i < QUEUE_CLASSES; i++)
+		handle->clients[i].class = i;
 	handle->pool = pool;
 	handle->reserve_bytes = opening->reserve_bytes;
 	opening->reserve_bytes = 0;

@@ -66,7 +66,7 @@ static uint32_t accept_lane(struct broker *broker, struct lane *lane)
 			goto out;
 		case INTAKE_JOB:
 			INF_PROBE3(accept, session->id, result.job->pos, result.job->handle->model->id);
-			queue_push(&result.job->handle->model->queue, &result.job->handle->client, &result.job->item);
+			queue_push(&result.job->handle->model->queue, &result.job->handle->clients[result.job->class], &result.job->item);
 			stats_model_hot(result.job->handle->model);
 			break;
 		case INTAKE_ANSWER:
@@ -132,7 +132,7 @@ static bool form_batch(struct broker *broker, struct instance *instance, struct 
 		struct job *job = (struct job *)parts[--n].item;
 		bool suspect = queue == &broker->suspects;
 
-		batch_untake(queue, suspect ? &broker->suspect_client : &job->handle->client, &parts[n]);
+		batch_untake(queue, suspect ? &broker->suspect_client : &job->handle->clients[job->class], &parts[n]);
 	}
 	stats_model_hot(model);
 	return true;
@@ -143,7 +143,7 @@ static void dispatch_suspect(struct broker *broker)
 {
 	bool full;
 	struct instance *instance = dispatch_free_instance(broker, &full);
-	struct job *job = (struct job *)broker->suspects.turn->head;
+	struct job *job = (struct job *)broker->suspects.turns[0]->head;
 	struct model *model = job->handle->model;
 
 	if (!instance || !model->loaded)

@@ -130,7 +130,7 @@ static void restart(struct broker *broker, struct job *job)
 	if (job->alone)
 		queue_push(&broker->suspects, &broker->suspect_client, &job->item);
 	else
-		queue_push_front(&job->handle->model->queue, &job->handle->client, &job->item);
+		queue_push_front(&job->handle->model->queue, &job->handle->clients[job->class], &job->item);
 }
 
 void recovery_executor_died(struct broker *broker)
@@ -190,20 +190,24 @@ void recovery_move_outputs(struct broker *broker, struct handle *handle)
 void recovery_move_model(struct handle *handle, struct model *model)
 {
 	struct queue *from = &handle->model->queue;
-	struct queue_client waiting = { 0 };
+	struct queue_client waiting[QUEUE_CLASSES] = { 0 };
 	struct queue aside = { 0 }; /* keeps their order */
 	struct queue_item *item;
 
-
-	while ((item = handle->client.head)) {
-		queue_remove(from, item);
-		queue_push(&aside, &waiting, item);
+	for (uint32_t i = 0; i < QUEUE_CLASSES; i++) {
+		waiting[i].class = i;
+		while ((item = handle->clients[i].head)) {
+			queue_remove(from, item);
+			queue_push(&aside, &waiting[i], item);
+		}
 	}
 	handle->model = model;
 	handle->check.signature = &model->signature;
-	while ((item = waiting.head)) {
-		queue_remove(&aside, item);
-		queue_push(&model->queue, &handle->client, item);
+	for (uint32_t i = 0; i < QUEUE_CLASSES; i++) {
+		while ((item = waiting[i].head)) {
+			queue_remove(&aside, item);
+			queue_push(&model->queue, &handle->clients[i], item);
+		}
 	}
 }
 

@@ -249,7 +249,7 @@ static void supersede(struct broker *broker, struct model *model, struct model *
 /* Is one of its requests waiting to be run alone? */
 static bool is_suspect(struct broker *broker, const struct model *model)
 {
-	const struct queue_client *client = broker->suspects.turn;
+	const struct queue_client *client = broker->suspects.turns[0];
 
 	for (const struct queue_item *item = client ? client->head : NULL; item; item = item->next)
 		if (((const struct job *)item)->handle->model == model)

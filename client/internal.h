@@ -75,6 +75,7 @@ struct inf_request {
 	uint64_t tag;		   /* atomic: times submitted << 32 | index in requests[] */
 	uint64_t pos;		   /* of the submission on its lane */
 	uint64_t deadline_ns;
+	uint32_t priority;
 	void *data;
 	uint32_t rows;
 	uint32_t home;	  /* lane whose free list it goes back to */

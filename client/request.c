@@ -263,6 +263,7 @@ static int provide(struct inf_request *req, uint32_t rows)
 
 	req->rows = rows;
 	req->deadline_ns = 0;
+	req->priority = INF_PRIORITY_DEFAULT;
 	req->data = NULL;
 	req->is_ext = false;
 	r = fit(req->client, &req->block, infc_packed_bytes(model, rows));
@@ -371,6 +372,16 @@ int inf_request_set_deadline(struct inf_request *req, uint64_t deadline_ns)
 	if (inf_load32_acquire(&req->state) == INFC_FLIGHT)
 		return -EBUSY;
 	req->deadline_ns = deadline_ns;
+	return 0;
+}
+
+int inf_request_set_priority(struct inf_request *req, uint32_t priority)
+{
+	if (!req || priority > INF_PRIORITY_MAX)
+		return -EINVAL;
+	if (inf_load32_acquire(&req->state) == INFC_FLIGHT)
+		return -EBUSY;
+	req->priority = priority;
 	return 0;
 }
 

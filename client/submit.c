@@ -40,7 +40,7 @@ static void fill_slot(struct inf_submission *slot, const struct inf_request *req
 		slot->length = infc_packed_bytes(model, req->rows);
 	slot->deadline_ns = req->deadline_ns;
 	slot->rows = req->rows;
-	slot->priority = 0;
+	slot->priority = (uint16_t)(req->priority + 1);
 	slot->reserved = 0;
 }
 

@@ -45,7 +45,7 @@ enum inf_verdict inf_check_submission(const struct inf_submission *copy)
 		return INF_VERDICT_MEM_KIND_UNKNOWN;
 	if (copy->flags & ~INF_SUB_EXT)
 		return INF_VERDICT_FLAGS;
-	if (copy->priority || copy->reserved)
+	if (copy->priority > INF_PRIORITY_MAX + 1 || copy->reserved)
 		return INF_VERDICT_RESERVED;
 	if (copy->mem_kind == INF_MEM_REGION && copy->generation)
 		return INF_VERDICT_GENERATION;

@@ -86,7 +86,7 @@ struct inf_submission {
 	uint64_t length;     /* bytes: sum over inputs of align64(rows * row bytes) */
 	uint64_t deadline_ns; /* CLOCK_MONOTONIC, 0 = none */
 	uint32_t rows;
-	uint16_t priority;   /* 0 highest; later feature, must be 0 */
+	uint16_t priority;   /* 0 = the default; n = class n - 1 <= INF_PRIORITY_MAX */
 	uint16_t reserved;   /* must be 0 */
 	uint64_t seq;
 };

@@ -24,8 +24,8 @@ uint32_t batch_take(struct queue *queue, uint32_t rows_max, bool split, struct b
 {
 	uint32_t n = 0, room = rows_max;
 
-	while (queue->turn && n < n_parts_max && room) {
-		struct queue_client *client = queue->turn;
+	while (!queue_is_empty(queue) && n < n_parts_max && room) {
+		struct queue_client *client = queue->turns[queue_class(queue)];
 		struct queue_item *item = client->head;
 
 		/* What is larger than an empty batch must be split all the same, else it would wait for ever. */
@@ -36,8 +36,8 @@ uint32_t batch_take(struct queue *queue, uint32_t rows_max, bool split, struct b
 		ret_parts[n].rows = take_rows(queue, item, room);
 		room -= ret_parts[n].rows;
 		n++;
-		if (queue->turn == client)
-			queue->turn = client->next;
+		if (queue->turns[client->class] == client)
+			queue->turns[client->class] = client->next;
 	}
 	return n;
 }

@@ -2,7 +2,7 @@
 /*
  * batch.h - which of the waiting rows make the next batch. Pure code.
  *
- * One request from each client in turn (round robin), so that a client with a deep queue delays
+ * The highest class first; in it one request from each client in turn (round robin), so that a client with a deep queue delays
  * nobody else by more than one request per turn. A request of many rows may be taken in parts. How
  * many rows there should be is timing.h's matter.
  */

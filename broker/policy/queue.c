@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* queue.c - round robin over clients, first in first out within one. */
+/* queue.c - classes, round robin over clients within one, first in first out within a client. */
 #include "broker/policy/queue.h"
 #include <stddef.h>
 
 static void ring_insert(struct queue *queue, struct queue_client *client)
 {
-	struct queue_client *turn = queue->turn;
+	struct queue_client *turn = queue->turns[client->class];
 
 	if (!turn) {
 		client->next = client->prev = client;
-		queue->turn = client;
+		queue->turns[client->class] = client;
 		return;
 	}
 	/* Just before the one whose turn it is: last in the ring. */
@@ -22,12 +22,12 @@ static void ring_insert(struct queue *queue, struct queue_client *client)
 static void ring_remove(struct queue *queue, struct queue_client *client)
 {
 	if (client->next == client) {
-		queue->turn = NULL;
+		queue->turns[client->class] = NULL;
 	} else {
 		client->prev->next = client->next;
 		client->next->prev = client->prev;
-		if (queue->turn == client)
-			queue->turn = client->next;
+		if (queue->turns[client->class] == client)
+			queue->turns[client->class] = client->next;
 	}
 	client->next = client->prev = NULL;
 }

@@ -168,6 +168,12 @@ INF_EXPORT int inf_input_describe(struct inf_request *req, uint32_t idx, enum in
 /* Deadline of the request, CLOCK_MONOTONIC ns; 0 = none. -EBUSY while in flight. */
 INF_EXPORT int inf_request_set_deadline(struct inf_request *req, uint64_t deadline_ns);
 
+/*
+ * Who goes first: 0..INF_PRIORITY_MAX, where the broker takes all that wait of a higher one before any of a lower one,
+ * over all models and clients. INF_PRIORITY_DEFAULT after inf_request_take(). -EINVAL out of range, -EBUSY while in flight.
+ */
+INF_EXPORT int inf_request_set_priority(struct inf_request *req, uint32_t priority);
+
 /* The caller's own pointer, for inf_wait_any() loops. */
 INF_EXPORT void inf_request_set_data(struct inf_request *req, void *data);
 INF_EXPORT void *inf_request_data(const struct inf_request *req);

@@ -22,6 +22,8 @@ extern "C" {
 #define INF_NAME_BYTES 64	 /* model and tensor names, the closing NUL included */
 #define INF_BATCH_MAX 256	 /* rows that one run of a model may take */
 #define INF_ROWS_MAX 4096	 /* rows of one request */
+#define INF_PRIORITY_MAX 3	 /* the most urgent; 0 is the least */
+#define INF_PRIORITY_DEFAULT 1
 #define INF_TENSOR_ALIGN 64	 /* bytes; every tensor in a region starts at a multiple */
 
 /*

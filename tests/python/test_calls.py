@@ -223,6 +223,24 @@ def test_timeout_while_it_runs(client):
         request.result()
 
 
+def test_priorities(client):
+    """What is urgent overtakes what waits, of its own client, of others, and of other models."""
+    slow, other = client.model("sleep", depth=256), client["spin"]
+    low = [slow.submit(np.zeros((16, 1), np.float32), priority=0) for _ in range(16)]
+    urgent = [slow.submit(np.zeros((1, 1), np.float32), priority=3), other.submit(np.zeros((1, 1), np.float32), priority=2)]
+    for request in urgent:
+        request.result()
+    assert sum(request.done() for request in low) < 12
+    for request in low:
+        request.result()
+    with slow.request() as r:
+        r.inputs["x"][...] = 0
+        assert r(priority=3).shape == (1, 1)
+    for wrong in (-1, 4, 2**40):
+        says(lambda: slow(np.zeros((1, 1), np.float32), priority=wrong), ValueError, "0 to 3")
+    says(lambda: slow(np.zeros((1, 1), np.float32), priority="high"), TypeError)
+
+
 def test_cancel(client):
     model = client["sleep"]
     requests = [model.submit(np.zeros((16, 1), np.float32)) for _ in range(20)]
@@ -280,6 +298,33 @@ def test_threads(client):
         for thread in threads:
             thread.join()
     assert not errors, errors[:3]
+
+
+def test_cancelled_by_another_thread(client):
+    """Its memory must not be another request's before whoever waits for it is up."""
+    slow, model = client["sleep"], client["identity"]
+    seen = []
+
+    def wait(request):
+        try:
+            seen.append(request.result())
+        except infclient.Cancelled as error:
+            seen.append(error)
+
+    for _ in range(100):
+        requests = [slow.submit(np.zeros((1, 1), np.float32)) for _ in range(4)]
+        threads = [threading.Thread(target=wait, args=(request,)) for request in requests]
+        for thread in threads:
+            thread.start()
+        for request in requests:
+            request.cancel()
+        again = [slow.submit(np.zeros((1, 1), np.float32)) for _ in range(4)]
+        for thread in threads:
+            thread.join(20)
+            assert not thread.is_alive()
+        assert (model(X) == X).all()
+        del requests, again
+    assert len(seen) == 400
 
 
 def test_map(client):

@@ -48,6 +48,32 @@ START_TEST(turns)
 }
 END_TEST
 
+START_TEST(classes)
+{
+	struct batch_part parts[8];
+
+	clients[2].class = 3;
+	clients[3].class = 1;
+	push(0, 0, 1);
+	push(1, 1, 1);
+	push(2, 3, 1);
+	push(3, 2, 1);
+	push(4, 2, 2);
+	ck_assert_uint_eq(queue_class(&queue), 3);
+	/* The highest first, in turns within one; lower ones fill what is left. */
+	ck_assert_uint_eq(batch_take(&queue, 5, true, parts, 8), 4);
+	ck_assert_ptr_eq(parts[0].item, &items[3]);
+	ck_assert_ptr_eq(parts[1].item, &items[4]);
+	ck_assert_ptr_eq(parts[2].item, &items[2]);
+	ck_assert_ptr_eq(parts[3].item, &items[0]);
+	ck_assert_uint_eq(queue_class(&queue), 0);
+	queue_remove(&queue, &items[1]);
+	ck_assert(queue_is_empty(&queue));
+	for (unsigned int i = 0; i < QUEUE_CLASSES; i++)
+		ck_assert_ptr_null(queue.turns[i]);
+}
+END_TEST
+
 START_TEST(split)
 {
 	struct batch_part parts[8];
@@ -152,6 +178,7 @@ Suite *suite_policy_queue(void)
 
 	tcase_add_checked_fixture(tcase, setup, NULL);
 	tcase_add_test(tcase, turns);
+	tcase_add_test(tcase, classes);
 	tcase_add_test(tcase, split);
 	tcase_add_test(tcase, whole);
 	tcase_add_test(tcase, untake);

@@ -80,7 +80,9 @@ START_TEST(fields)
 	AFTER(flags = 2, FLAGS);
 	AFTER(flags = 1u << 31, FLAGS);
 	AFTER(flags = UINT32_MAX, FLAGS);
-	AFTER(priority = 1, RESERVED);
+	AFTER(priority = INF_PRIORITY_MAX + 1, OK);
+	AFTER(priority = INF_PRIORITY_MAX + 2, RESERVED);
+	AFTER(priority = UINT16_MAX, RESERVED);
 	AFTER(reserved = 0x8000, RESERVED);
 	AFTER(generation = 1, GENERATION);
 	AFTER(generation = UINT32_MAX, GENERATION);

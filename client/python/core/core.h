@@ -105,6 +105,7 @@ struct handle {
 	uint32_t rows_busy;   /* of requests that were submitted and not given back, zombies included */
 	uint32_t rows_flight; /* of them FLIGHT */
 	uint32_t rows_viewed; /* of them held by views of outputs */
+	uint32_t rows_due;    /* of them to be given back by a thread that is about to wake */
 	uint32_t n_queued;
 	bool is_stale; /* an answer was NO_MODEL */
 	struct zombie *zombies;
@@ -137,7 +138,10 @@ struct request {
 	uint32_t retry_after_us, queue_us, run_us;
 	bool maybe_executed;
 	uint32_t n_views_in, n_views_out;
+	uint32_t n_sleepers; /* threads in inf_wait(), without the GIL: it must not become another request meanwhile */
+	bool is_due;	     /* to be given back when they are up */
 	uint64_t deadline_ns; /* 0 = none */
+	uint32_t priority;
 	struct source *stash; /* inputs that wait for memory, or NULL */
 	PyObject *answer;    /* copied out of shared memory, or NULL */
 	PyObject *error;     /* what a submission that failed late says, or NULL */
@@ -183,6 +187,9 @@ static inline void core_set(PyObject **at, PyObject *value)
 int core_raise(const char *name, const char *format, ...);
 /* "monotonic seconds" -> ns; None -> INF_FOREVER; false with an error set. */
 bool core_deadline(PyObject *timeout, PyObject *deadline, uint64_t *ret_ns);
+
+/* An int or None (the default) -> priority; false with an error set. */
+bool core_priority(PyObject *priority, uint32_t *ret_priority);
 
 /* --- session.c --- */
 
@@ -290,6 +297,7 @@ int request_raise(struct request *request);
 int request_wait(struct request *request, uint64_t until_ns);
 /* New reference: the answer, or NULL with the request's exception set. */
 PyObject *request_answer(struct request *request);
+/* Its memory; later, where a thread sleeps on it. */
 void request_give(struct request *request);
 /* The same with the last view, or now; cancels it where it is in flight. */
 void request_close(struct request *request);

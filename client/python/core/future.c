@@ -191,15 +191,16 @@ static PyObject *future_remove_callback(struct request *request, PyObject *callb
 	return PyLong_FromLong(n);
 }
 
-/* submit(timeout=None, deadline=None): again, or for the first time after request(). */
+/* submit(timeout=None, deadline=None, priority=None): again, or for the first time after request(). */
 static PyObject *future_submit(struct request *request, PyObject *args, PyObject *keywords)
 {
-	static char *names[] = { "timeout", "deadline", NULL };
-	PyObject *timeout = Py_None, *deadline = Py_None;
+	static char *names[] = { "timeout", "deadline", "priority", NULL };
+	PyObject *timeout = Py_None, *deadline = Py_None, *priority = Py_None;
+	uint32_t class;
 	uint64_t until_ns;
 
-	if (!PyArg_ParseTupleAndKeywords(args, keywords, "|$OO", names, &timeout, &deadline) ||
-	    !core_deadline(timeout, deadline, &until_ns) || !session_is_usable(request->handle->session))
+	if (!PyArg_ParseTupleAndKeywords(args, keywords, "|$OOO", names, &timeout, &deadline, &priority) ||
+	    !core_deadline(timeout, deadline, &until_ns) || !core_priority(priority, &class) || !session_is_usable(request->handle->session))
 		return NULL;
 	if (!request->is_explicit || request->is_closed || !request->req) {
 		core_raise("given_back", "()");
@@ -220,6 +221,7 @@ static PyObject *future_submit(struct request *request, PyObject *args, PyObject
 	request->was_awaited = false;
 	Py_CLEAR(request->error);
 	request->state = REQUEST_NEW;
+	request->priority = class;
 	request->deadline_ns = until_ns == INF_FOREVER ? 0 : until_ns;
 	if (!request->deadline_ns)
 		inf_request_set_deadline(request->req, 0);
@@ -534,7 +536,7 @@ static PyMethodDef methods[] = {
 	  "cancel(msg=None)\n--\n\nAsks for an early end. False where it has ended already. Never blocks." },
 	{ "cancelled", (PyCFunction)future_cancelled, METH_NOARGS, "cancelled()\n--\n\nTrue after cancel()." },
 	{ "submit", (PyCFunction)(void (*)(void))future_submit, METH_VARARGS | METH_KEYWORDS,
-	  "submit(*, timeout=None, deadline=None)\n--\n\nHands a request() to the broker, the first time or again. Returns itself." },
+	  "submit(*, timeout=None, deadline=None, priority=None)\n--\n\nHands a request() to the broker, the first time or again. Returns itself." },
 	{ "close", (PyCFunction)future_close, METH_NOARGS,
 	  "close()\n--\n\nGives its memory back: now, or when the last view of it goes." },
 	{ "tensor", (PyCFunction)future_tensor, METH_O,

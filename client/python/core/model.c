@@ -50,7 +50,7 @@ static struct handle *usable_handle(struct model *model)
 
 struct arguments {
 	PyObject *inputs[INF_INPUTS_MAX]; /* borrowed */
-	PyObject *timeout, *deadline;	  /* borrowed, or NULL */
+	PyObject *timeout, *deadline, *priority; /* borrowed, or NULL */
 	uint32_t n;
 };
 
@@ -109,6 +109,10 @@ static int take_keyword(struct arguments *arguments, const struct handle *handle
 		}
 		if (!PyUnicode_CompareWithASCIIString(name, "deadline")) {
 			arguments->deadline = value;
+			return 0;
+		}
+		if (!PyUnicode_CompareWithASCIIString(name, "priority")) {
+			arguments->priority = value;
 			return 0;
 		}
 	}
@@ -171,7 +175,8 @@ static int load(struct request *request, const struct source *sources)
 	return request->stash ? 0 : -1;
 }
 
-static struct request *make(struct handle *handle, const struct arguments *arguments, uint64_t deadline_ns)
+static struct request *make(struct handle *handle, const struct arguments *arguments, uint64_t deadline_ns,
+			    uint32_t priority)
 {
 	struct source sources[INF_INPUTS_MAX];
 	struct request *request = NULL;
@@ -190,6 +195,7 @@ static struct request *make(struct handle *handle, const struct arguments *argum
 		request = request_new(handle, rows);
 	if (request) {
 		request->is_single = is_single;
+		request->priority = priority;
 		request->deadline_ns = deadline_ns == INF_FOREVER ? 0 : deadline_ns;
 		if (load(request, sources))
 			Py_CLEAR(request);
@@ -205,16 +211,18 @@ static struct request *start(struct model *model, PyObject *args, PyObject *keyw
 	struct arguments arguments;
 	struct request *request;
 	uint64_t deadline_ns;
+	uint32_t priority;
 
 	for (int attempt = 0;; attempt++) {
 		struct handle *handle = usable_handle(model);
 		bool is_lost;
 
 		if (!handle || take_arguments(&arguments, handle, args, keywords) ||
-		    !core_deadline(arguments.timeout, arguments.deadline, &deadline_ns))
+		    !core_deadline(arguments.timeout, arguments.deadline, &deadline_ns) ||
+		    !core_priority(arguments.priority, &priority))
 			return NULL;
 		Py_INCREF(OBJECT(handle));
-		request = make(handle, &arguments, deadline_ns);
+		request = make(handle, &arguments, deadline_ns, priority);
 		if (request && request_submit(request))
 			Py_CLEAR(request);
 		is_lost = !is_usable(handle) && (!request || request->error);
@@ -328,7 +336,7 @@ static void model_dealloc(struct model *model)
 
 static PyMethodDef methods[] = {
 	{ "submit", (PyCFunction)(void (*)(void))model_submit, METH_VARARGS | METH_KEYWORDS,
-	  "submit(*inputs, timeout=None, deadline=None, **named_inputs)\n--\n\n"
+	  "submit(*inputs, timeout=None, deadline=None, priority=None, **named_inputs)\n--\n\n"
 	  "Hands one request to the broker and returns it at once: await it, or call result()." },
 	{ "_request", (PyCFunction)model_request, METH_VARARGS, NULL },
 	{ "_usable", (PyCFunction)model_usable, METH_NOARGS, NULL },

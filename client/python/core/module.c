@@ -69,6 +69,22 @@ bool core_deadline(PyObject *timeout, PyObject *deadline, uint64_t *ret_ns)
 	return !has_deadline || seconds(deadline, "deadline", 0, ret_ns);
 }
 
+bool core_priority(PyObject *priority, uint32_t *ret_priority)
+{
+	long value = INF_PRIORITY_DEFAULT;
+
+	if (priority && priority != Py_None)
+		value = PyLong_AsLong(priority);
+	if (value == -1 && PyErr_Occurred())
+		return false;
+	if (value < 0 || value > INF_PRIORITY_MAX) {
+		PyErr_Format(PyExc_ValueError, "priority must be 0 to %d (the most urgent), got %ld", INF_PRIORITY_MAX, value);
+		return false;
+	}
+	*ret_priority = (uint32_t)value;
+	return true;
+}
+
 static PyObject *forked(PyObject *self, PyObject *ignored)
 {
 	(void)self, (void)ignored;

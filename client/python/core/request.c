@@ -21,6 +21,7 @@ struct request *request_new(struct handle *handle, uint32_t rows)
 	memset((char *)request + sizeof(PyObject), 0, sizeof(*request) - sizeof(PyObject));
 	request->handle = (struct handle *)Py_NewRef(OBJECT(handle));
 	request->rows = rows;
+	request->priority = INF_PRIORITY_DEFAULT;
 	PyObject_GC_Track(request);
 	return request;
 }
@@ -106,6 +107,13 @@ void request_give(struct request *request)
 
 	if (!request->req)
 		return;
+	if (request->is_due)
+		handle->rows_due -= request->rows;
+	request->is_due = request->n_sleepers;
+	if (request->is_due) {
+		handle->rows_due += request->rows;
+		return;
+	}
 	handle->session->n_alive--;
 	if (request->state == REQUEST_FLIGHT) {
 		land(request, REQUEST_CANCELLED);
@@ -143,7 +151,7 @@ void request_drop_view(struct request *request, bool is_output)
 /* Will memory come free without anybody letting a view go? */
 static bool is_progress(const struct handle *handle)
 {
-	return handle->rows_flight || handle->zombies;
+	return handle->rows_flight || handle->rows_due || handle->zombies;
 }
 
 static void end_full(struct request *request)
@@ -256,6 +264,7 @@ int request_try(struct request *request)
 	}
 	if (request->deadline_ns)
 		inf_request_set_deadline(request->req, request->deadline_ns);
+	inf_request_set_priority(request->req, request->priority);
 	r = inf_submit(request->req);
 	if (r == -EAGAIN)
 		return -1;
@@ -483,6 +492,7 @@ static void sleep_once(struct request *request, uint64_t until_ns)
 	/* Signal handlers run in the main thread, and only when it asks. */
 	if (PyThread_get_thread_ident() == core_main_thread && now_ns + SLICE_NS < end_ns)
 		end_ns = now_ns + SLICE_NS;
+	request->n_sleepers++;
 	Py_BEGIN_ALLOW_THREADS
 	if (req) {
 		inf_wait(req, end_ns);
@@ -492,6 +502,9 @@ static void sleep_once(struct request *request, uint64_t until_ns)
 		nanosleep(&pause, NULL);
 	}
 	Py_END_ALLOW_THREADS
+	request->n_sleepers--;
+	if (request->is_due)
+		request_give(request);
 }
 
 int request_wait(struct request *request, uint64_t until_ns)

@@ -120,16 +120,16 @@ class Filling:
         """Rows of the batch dimension."""
         return self.request.rows
 
-    def submit(self, *, timeout: float | None = None, deadline: float | None = None) -> _core.Request:
+    def submit(self, *, timeout: float | None = None, deadline: float | None = None, priority: int | None = None) -> _core.Request:
         """Hands it to the broker. Await what it returns, or call its result(). Never blocks.
 
         Errors: BufferError where views of its last answer are alive; asyncio.InvalidStateError while in flight.
         """
-        return self.request.submit(timeout=timeout, deadline=deadline)
+        return self.request.submit(timeout=timeout, deadline=deadline, priority=priority)
 
-    def __call__(self, *, timeout: float | None = None, deadline: float | None = None) -> Any:
+    def __call__(self, *, timeout: float | None = None, deadline: float | None = None, priority: int | None = None) -> Any:
         """submit() and result() in one."""
-        return self.submit(timeout=timeout, deadline=deadline).result()
+        return self.submit(timeout=timeout, deadline=deadline, priority=priority).result()
 
     def close(self) -> None:
         """Gives the memory back, now or with the last view of it. Cancels it where it is in flight."""
@@ -154,7 +154,8 @@ class Model(_core.Model):
     (in parts of at most `depth`, where there are more), up to `depth` in submit(). One row may come without that
     dimension, and its answer then does too.
 
-    Options of each call: ``timeout`` in seconds or ``deadline`` in time.monotonic() seconds.
+    Options of each call: ``timeout`` in seconds or ``deadline`` in time.monotonic() seconds; ``priority`` from 0 to 3, where
+    the broker takes all that wait of a higher one before any of a lower one (default 1).
 
     Errors: BadDtype, BadShape (said before anything is sent), RequestError's others, Full, ConnectError.
     """
@@ -237,9 +238,9 @@ class Model(_core.Model):
 
     def _in_parts(self, args: tuple[Any, ...], keywords: dict[str, Any], error: Exception) -> Any:
         """model(x) of more rows than there is memory for at once, or side by side: called by the C half with why."""
-        options = {name: keywords[name] for name in ("timeout", "deadline") if name in keywords and name not in self.inputs}
+        options = {name: keywords[name] for name in ("timeout", "deadline", "priority") if name in keywords and name not in self.inputs}
         if options.get("timeout") is not None:
-            options = {"deadline": time.monotonic() + options["timeout"]}
+            options["deadline"] = time.monotonic() + options.pop("timeout")
         inputs = dict(args[0]) if len(args) == 1 and isinstance(args[0], dict) else dict(zip(self.inputs, args))
         inputs |= {name: value for name, value in keywords.items() if name in self.inputs}
         rows = max((value.shape[0] for name, value in inputs.items() if len(value.shape) == len(self.inputs[name].shape)), default=1)
