@@ -95,6 +95,7 @@ def test_callbacks(client, run):
 
     async def main():
         seen = []
+        before = [client["sleep"].submit(np.zeros((16, 1), np.float32)) for _ in range(20)]
         request = client["sleep"].submit(np.zeros((1, 1), np.float32))
         variable.set(5)
         request.add_done_callback(lambda r: seen.append((r is request, variable.get())))
@@ -108,7 +109,48 @@ def test_callbacks(client, run):
         await asyncio.sleep(0)
         request.add_done_callback(lambda r: seen.append("late"))
         await asyncio.sleep(0)
-        assert seen == [(True, 5), 7, "late"]
+        assert seen == [(True, 5), 7, "late"] and len(before) == 20
+
+    run(main())
+
+
+def test_a_comparison_that_ends_the_request(client, run):
+    async def main():
+        before = [client["sleep"].submit(np.zeros((16, 1), np.float32)) for _ in range(20)]
+        request = client["sleep"].submit(np.zeros((1, 1), np.float32))
+
+        class Callback:
+            def __call__(self, _):
+                pass
+
+            def __eq__(self, other):
+                request.cancel()
+                return False
+
+        for _ in range(3):
+            request.add_done_callback(Callback())
+        assert request.remove_done_callback(Callback()) == 0 and request.cancelled() and len(before) == 20
+
+    run(main())
+
+
+def test_gather_of_a_cancelled_request(client, run):
+    async def main():
+        requests = [client["sleep"].submit(np.zeros((1, 1), np.float32)) for _ in range(3)]
+        asyncio.get_running_loop().call_soon(requests[1].cancel)
+        done = await asyncio.wait_for(asyncio.gather(*requests, return_exceptions=True), 10)
+        assert isinstance(done[1], asyncio.CancelledError) and isinstance(done[0], np.ndarray)
+
+    run(main())
+
+
+def test_models_do_not_wait_for_each_other(client, run):
+    async def main():
+        slow, fast = client.model("sleep", depth=1), client["identity"]
+        queue = [slow.submit(np.zeros((1, 1), np.float32)) for _ in range(200)]
+        await fast.submit(X)
+        assert not queue[100].done()
+        await asyncio.gather(*queue)
 
     run(main())
 
@@ -259,6 +301,27 @@ def test_loops_in_threads(client, run):
     for thread in threads:
         thread.join()
     assert not errors, errors[:3]
+
+
+def test_submitted_in_a_thread_that_ended(client, run):
+    """Its number may be ours now."""
+    model, box = client["sleep"], []
+
+    def first():
+        box.append(model.submit(np.zeros((4, 1), np.float32)))
+
+    def second():
+        async def main():
+            assert (await asyncio.wait_for(box[0], 10)).shape == (4, 1)
+
+        run(main())
+        box.clear()
+
+    for work in (first, second):
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    assert not box
 
 
 def test_submitted_in_another_thread(client, run):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import array
 import math
+import pathlib
 import pickle
 import threading
 import time
@@ -163,6 +164,9 @@ def test_wrong_inputs_are_named(client):
     says(lambda: client["index"](np.zeros((1, 4), ">i8")), infclient.BadDtype, "big-endian")
     says(lambda: model.submit(np.zeros((65, 64), np.uint8)), infclient.TooManyRows, "depth=65")
     says(lambda: model.request(rows=65), infclient.TooManyRows, "depth=65")
+    says(lambda: model.request(rows=2**32 + 1), infclient.BadShape)
+    says(lambda: client.model("scalar", depth=-1), ValueError, "depth")
+    says(lambda: model(np.zeros((1, 64), ml_dtypes.float8_e4m3fn)), infclient.BadDtype, "float8")
     says(lambda: model(np.zeros([1] * 9, np.uint8)), infclient.BadShape, "at most 8")
     says(lambda: client["varying"](np.zeros(1025, np.float32)), infclient.BadShape, "..1024")
     says(lambda: client["scalar"](1.5), TypeError, "int32")
@@ -207,6 +211,7 @@ def test_deadlines(client):
     x = np.zeros((16, 1), np.float32)
     says(lambda: model(x, timeout=0), infclient.DeadlineExceeded)
     says(lambda: model(x, deadline=time.monotonic() - 1), TimeoutError)
+    says(lambda: model(x, deadline=0.0), TimeoutError)
     assert model(x, timeout=10).shape == (16, 1)
     assert model(x, deadline=math.inf).shape == (16, 1)
     hang = client["hang"].submit(np.zeros((1, 1), np.uint8))
@@ -264,6 +269,9 @@ def test_every_exception_pickles():
 def test_no_broker():
     says(lambda: infclient.connect("/nowhere/socket"), infclient.ConnectError, "/nowhere/socket", "INFBROKER_SOCKET")
     says(lambda: infclient.connect("/nowhere/socket"), ConnectionError)
+    says(lambda: infclient.connect("/nowhere/" + "é" * 600), infclient.ConnectError)
+    says(lambda: infclient.connect(pathlib.Path("/nowhere/socket")), infclient.ConnectError)
+    says(lambda: infclient.connect("/nowhere/\udcff"), infclient.ConnectError)
 
 
 def test_use_after_close(broker):
@@ -274,6 +282,48 @@ def test_use_after_close(broker):
     for call in (lambda: model(X), lambda: model.submit(X), lambda: client["identity"], client.ping, client.models, model.request):
         says(call, infclient.ClosedError)
     assert (y == X).all()
+
+
+def test_what_runs_python_while_it_is_read(client):
+    """Inputs and options whose methods pull the rug away."""
+    model = client["add_sub"]
+    inputs = {}
+
+    class Evil:
+        def __init__(self, array):
+            self.array = array
+
+        def __dlpack__(self, **keywords):
+            inputs["y"] = None
+            return self.array.__dlpack__()
+
+        def __dlpack_device__(self):
+            return (1, 0)
+
+    for _ in range(50):
+        inputs["x"], inputs["y"] = Evil(np.ones((1, 16), np.float32)), np.full((1, 16), 7, np.float32)
+        assert (model(inputs)["out"] == 8).all()
+
+    class Timeout:
+        def __float__(self):
+            client._handles.clear()
+            model._handle = client["identity"]._handle
+            return 1.0
+
+    own = infclient.connect(client._socket)
+    model = own["identity"]
+    assert (model(X, timeout=Timeout()) == X).all()
+    own.close()
+
+
+def test_a_model_got_anew_for_each_call(client):
+    """The memory of what was cancelled is counted, whoever holds the model."""
+    for _ in range(30):
+        try:
+            client["sleep"](np.zeros((16, 1), np.float32), timeout=0.001)
+        except infclient.DeadlineExceeded:
+            pass
+    client["sleep"](np.zeros((16, 1), np.float32))
 
 
 def test_threads(client):

@@ -74,6 +74,7 @@ struct lane {
 	unsigned long thread;
 	Py_ssize_t n_refs;
 	struct request *queue_first, *queue_last; /* QUEUED */
+	uint32_t n_queued;
 	uint32_t n_waited; /* FLIGHT or QUEUED requests with callbacks */
 	int fd;		   /* inf_fd(), -1 = none yet */
 	bool is_armed;
@@ -96,7 +97,6 @@ struct plan {
 /* A model opened by a session. */
 struct handle {
 	PyObject_HEAD
-	PyObject *weakrefs;
 	struct session *session;
 	struct inf_model *model;
 	const struct inf_signature *signature;
@@ -105,7 +105,7 @@ struct handle {
 	uint32_t rows_busy;   /* of requests that were submitted and not given back, zombies included */
 	uint32_t rows_flight; /* of them FLIGHT */
 	uint32_t rows_viewed; /* of them held by views of outputs */
-	uint32_t rows_due;    /* of them to be given back by a thread that is about to wake */
+	uint32_t rows_due;    /* of them about to be given back by some thread */
 	uint32_t n_queued;
 	bool is_stale; /* an answer was NO_MODEL */
 	struct zombie *zombies;
@@ -166,7 +166,7 @@ struct tensor {
 
 extern uint64_t core_epoch; /* counts the forks that this process came out of */
 extern PyObject *core_errors, *core_convert; /* infclient._errors, infclient._convert */
-extern PyObject *core_too_many_rows; /* infclient._errors.TooManyRows */
+extern PyObject *core_too_many_rows, *core_no_room; /* of infclient._errors: TooManyRows; (Full, Quota) */
 extern PyObject *core_ndarray; /* numpy.ndarray */
 extern PyObject *core_get_loop; /* asyncio.get_running_loop */
 extern unsigned long core_main_thread;
@@ -200,6 +200,8 @@ bool session_is_usable(const struct session *session);
 struct lane *session_lane(struct session *session);
 struct lane *lane_ref(struct lane *lane);
 void lane_unref(struct lane *lane);
+/* Of the calling thread? (The number of one that ended may be another's.) */
+bool lane_is_mine(const struct lane *lane);
 /* Makes the running loop watch the lane. 0, or -1 with an error set. */
 int lane_watch(struct lane *lane, PyObject *loop);
 /*

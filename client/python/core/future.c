@@ -84,6 +84,19 @@ static PyObject *future_expire(struct request *request, PyObject *ignored)
 	Py_RETURN_NONE;
 }
 
+/* What asyncio's own futures have for gather(): the message of a cancellation is not kept. */
+static PyObject *get_cancel_message(struct request *request, void *closure)
+{
+	(void)request, (void)closure;
+	Py_RETURN_NONE;
+}
+
+static PyObject *make_cancelled_error(struct request *request, PyObject *ignored)
+{
+	(void)ignored;
+	return PyObject_CallMethod(core_errors, "cancelled", "OO", request->handle->model_name, Py_True);
+}
+
 static PyObject *running_loop(void)
 {
 	return PyObject_CallNoArgs(core_get_loop);
@@ -120,7 +133,7 @@ static int wait_in_loop(struct request *request, PyObject *loop)
 	if (has_moved < 0)
 		return -1;
 	lane = request->lane;
-	if (lane->thread != PyThread_get_thread_ident()) {
+	if (!lane_is_mine(lane)) {
 		PyObject *bridge = PyObject_CallMethod(core_convert, "bridge", "OO", loop, (PyObject *)request);
 
 		Py_XDECREF(bridge);
@@ -168,7 +181,7 @@ static PyObject *future_add_callback(struct request *request, PyObject *args, Py
 		/* While somebody waits it must not go: nobody else may know the task that does. */
 		Py_INCREF(OBJECT(request));
 		request->lane->n_waited++;
-		if (request->lane->thread == PyThread_get_thread_ident())
+		if (lane_is_mine(request->lane))
 			lane_arm(request->lane);
 		/* The GIL was released on the way here: another thread may have seen its end. */
 		request_settle(request);
@@ -178,16 +191,25 @@ static PyObject *future_add_callback(struct request *request, PyObject *args, Py
 
 static PyObject *future_remove_callback(struct request *request, PyObject *callback)
 {
+	PyObject *callbacks = request->callbacks;
 	long n = 0;
 
-	for (Py_ssize_t i = request->callbacks ? PyList_Size(request->callbacks) - 1 : -1; i >= 0; i--) {
-		int same = PyObject_RichCompareBool(PyTuple_GetItem(PyList_GetItem(request->callbacks, i), 0), callback,
-						    Py_EQ);
+	Py_XINCREF(callbacks);
+	/* Comparing may run Python, which may end the request: then they were called. */
+	for (Py_ssize_t i = callbacks ? PyList_Size(callbacks) - 1 : -1; i >= 0 && request->callbacks == callbacks; i--) {
+		PyObject *pair = i < PyList_Size(callbacks) ? Py_NewRef(PyList_GetItem(callbacks, i)) : NULL;
+		int same = pair ? PyObject_RichCompareBool(PyTuple_GetItem(pair, 0), callback, Py_EQ) : 0;
 
-		if (same < 0 || (same && PySequence_DelItem(request->callbacks, i)))
+		if (same > 0 && i < PyList_Size(callbacks) && PyList_GetItem(callbacks, i) == pair)
+			same = PySequence_DelItem(callbacks, i) ? -1 : 1;
+		Py_XDECREF(pair);
+		if (same < 0) {
+			Py_DECREF(callbacks);
 			return NULL;
+		}
 		n += same;
 	}
+	Py_XDECREF(callbacks);
 	return PyLong_FromLong(n);
 }
 
@@ -313,9 +335,11 @@ static PyObject *future_tensor(struct request *request, PyObject *which)
 		return NULL;
 	}
 	if (PyLong_Check(which)) {
-		idx = (uint32_t)PyLong_AsUnsignedLong(which);
+		unsigned long at = PyLong_AsUnsignedLong(which);
+
 		if (PyErr_Occurred())
 			return NULL;
+		idx = at < n ? (uint32_t)at : n;
 	} else {
 		for (idx = 0; idx < n; idx++) {
 			int same = PyObject_RichCompareBool(handle->outputs[idx].name, which, Py_EQ);
@@ -373,12 +397,8 @@ static PyObject *get_handle(struct request *request, void *closure)
 /* (queue seconds, run seconds) as the broker measured them */
 static PyObject *get_times(struct request *request, void *closure)
 {
-	struct inf_request_info info = { .size = sizeof(info) };
-
 	(void)closure;
-	if (request->req)
-		inf_request_get_info(request->req, &info);
-	return Py_BuildValue("(dd)", info.queue_us / 1e6, info.run_us / 1e6);
+	return Py_BuildValue("(dd)", request->queue_us / 1e6, request->run_us / 1e6);
 }
 
 /* --- awaiting --- */
@@ -546,6 +566,7 @@ static PyMethodDef methods[] = {
 	{ "remove_done_callback", (PyCFunction)future_remove_callback, METH_O,
 	  "remove_done_callback(fn)\n--\n\nHow many were removed." },
 	{ "get_loop", (PyCFunction)future_get_loop, METH_NOARGS, "get_loop()\n--\n\nThe event loop of its callbacks." },
+	{ "_make_cancelled_error", (PyCFunction)make_cancelled_error, METH_NOARGS, NULL },
 	{ "_expire", (PyCFunction)future_expire, METH_NOARGS, NULL },
 	{ "_input", (PyCFunction)future_input, METH_VARARGS, NULL },
 	{ "__enter__", (PyCFunction)future_enter, METH_NOARGS, NULL },
@@ -554,6 +575,7 @@ static PyMethodDef methods[] = {
 };
 
 static PyGetSetDef getset[] = {
+	{ "_cancel_message", (getter)get_cancel_message, NULL, NULL, NULL },
 	{ "_asyncio_future_blocking", (getter)get_blocking, (setter)set_blocking, NULL, NULL },
 	{ "rows", (getter)get_rows, NULL, "Rows of the batch dimension.", NULL },
 	{ "state", (getter)get_state, NULL, "'new', 'queued', 'in flight', 'ended' or 'cancelled'.", NULL },

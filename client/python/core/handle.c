@@ -8,8 +8,6 @@
  */
 #include "client/python/core/core.h"
 #include <errno.h>
-#include <stddef.h>
-#include <structmember.h>
 
 static PyObject *dtype_of(uint8_t dtype)
 {
@@ -108,8 +106,6 @@ static void handle_dealloc(struct handle *handle)
 {
 	PyTypeObject *type = Py_TYPE(OBJECT(handle));
 
-	if (handle->weakrefs)
-		PyObject_ClearWeakRefs(OBJECT(handle));
 	while (handle->zombies) {
 		struct zombie *next = handle->zombies->next;
 
@@ -230,13 +226,8 @@ static PyGetSetDef getset[] = {
 
 PyTypeObject *handle_init(void)
 {
-	static PyMemberDef members[] = {
-		{ "__weaklistoffset__", T_PYSSIZET, offsetof(struct handle, weakrefs), READONLY, NULL },
-		{ NULL, 0, 0, 0, NULL },
-	};
 	static PyType_Slot slots[] = {
 		{ Py_tp_dealloc, handle_dealloc },
-		{ Py_tp_members, members },
 		{ Py_tp_methods, methods },
 		{ Py_tp_getset, getset },
 		{ Py_tp_doc, "A model opened by a session." },

@@ -49,7 +49,8 @@ static struct handle *usable_handle(struct model *model)
 /* --- arguments --- */
 
 struct arguments {
-	PyObject *inputs[INF_INPUTS_MAX]; /* borrowed */
+	PyObject *inputs[INF_INPUTS_MAX]; /* borrowed from the call, or from `held` */
+	PyObject *held; /* a copy of the dictionary of inputs: reading one of them may run Python, which may change it */
 	PyObject *timeout, *deadline, *priority; /* borrowed, or NULL */
 	uint32_t n;
 };
@@ -138,7 +139,8 @@ static int take_arguments(struct arguments *arguments, const struct handle *hand
 
 	*arguments = (struct arguments){ 0 };
 	if (n == 1 && PyDict_Check(PyTuple_GetItem(args, 0))) {
-		if (take_dict(arguments, handle, PyTuple_GetItem(args, 0)))
+		arguments->held = PyDict_Copy(PyTuple_GetItem(args, 0));
+		if (!arguments->held || take_dict(arguments, handle, arguments->held))
 			return -1;
 	} else if (n > n_inputs) {
 		return bad_arguments(handle, "many", NULL);
@@ -217,12 +219,16 @@ static struct request *start(struct model *model, PyObject *args, PyObject *keyw
 		struct handle *handle = usable_handle(model);
 		bool is_lost;
 
-		if (!handle || take_arguments(&arguments, handle, args, keywords) ||
-		    !core_deadline(arguments.timeout, arguments.deadline, &deadline_ns) ||
-		    !core_priority(arguments.priority, &priority))
+		if (!handle)
 			return NULL;
+		/* What a caller passes may run Python, which may give the model another handle. */
 		Py_INCREF(OBJECT(handle));
-		request = make(handle, &arguments, deadline_ns, priority);
+		request = NULL;
+		if (!take_arguments(&arguments, handle, args, keywords) &&
+		    core_deadline(arguments.timeout, arguments.deadline, &deadline_ns) &&
+		    core_priority(arguments.priority, &priority))
+			request = make(handle, &arguments, deadline_ns, priority);
+		Py_XDECREF(arguments.held);
 		if (request && request_submit(request))
 			Py_CLEAR(request);
 		is_lost = !is_usable(handle) && (!request || request->error);
@@ -259,8 +265,8 @@ static PyObject *model_call(struct model *model, PyObject *args, PyObject *keywo
 
 	if (request && !request_wait(request, request->deadline_ns ? request->deadline_ns : INF_FOREVER))
 		answer = request_answer(request);
-	is_short = request ? request->state == REQUEST_ENDED && !request->error && request->status == INF_QUOTA && request->rows > 1
-			   : PyErr_ExceptionMatches(core_too_many_rows);
+	is_short = !answer && (PyErr_ExceptionMatches(core_too_many_rows) ||
+			       (request && request->rows > 1 && PyErr_ExceptionMatches(core_no_room)));
 	Py_XDECREF(OBJECT(request));
 	return answer || !is_short ? answer : in_parts(model, args, keywords);
 }
@@ -278,7 +284,7 @@ static PyObject *model_request(struct model *model, PyObject *args)
 	unsigned int rows;
 	int r;
 
-	if (!handle || !PyArg_ParseTuple(args, "I", &rows))
+	if (!handle || !PyArg_ParseTuple(args, "I", &rows) || !session_lane(handle->session))
 		return NULL;
 	if (rows < 1 || rows > handle->depth) {
 		core_raise("bad_rows", "(OLI)", handle->model_name, (long long)rows, handle->depth);

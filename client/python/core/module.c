@@ -6,7 +6,7 @@
 #include <time.h>
 
 uint64_t core_epoch;
-PyObject *core_errors, *core_convert, *core_ndarray, *core_get_loop, *core_too_many_rows;
+PyObject *core_errors, *core_convert, *core_ndarray, *core_get_loop, *core_too_many_rows, *core_no_room;
 unsigned long core_main_thread;
 PyTypeObject *session_type, *handle_type, *request_type, *waiter_type, *tensor_type, *model_type;
 
@@ -49,8 +49,10 @@ static bool seconds(PyObject *value, const char *what, uint64_t from_ns, uint64_
 		PyErr_Format(PyExc_ValueError, "%s must be a number of seconds that is not negative, got %R", what, value);
 		return false;
 	}
-	/* 292 years is for ever. */
+	/* 292 years is for ever, and 0 would mean none. */
 	*ret_ns = s > 9.2e9 ? INF_FOREVER : from_ns + (uint64_t)(s * 1e9);
+	if (!*ret_ns)
+		*ret_ns = 1;
 	return true;
 }
 
@@ -98,24 +100,31 @@ static PyObject *open_session(PyObject *self, PyObject *args)
 {
 	char text[1024] = "";
 	struct inf_options options = { .size = sizeof(options), .error = text, .error_bytes = sizeof(text) };
+	PyObject *path, *encoded = NULL;
 	struct session *session;
 	int r;
 
 	(void)self;
-	if (!PyArg_ParseTuple(args, "zz", &options.socket, &options.name))
+	if (!PyArg_ParseTuple(args, "Oz", &path, &options.name) ||
+	    (path != Py_None && !PyUnicode_FSConverter(path, &encoded)))
 		return NULL;
+	options.socket = encoded ? PyBytes_AsString(encoded) : NULL;
 	session = PyObject_New(struct session, session_type);
-	if (!session)
+	if (!session) {
+		Py_XDECREF(encoded);
 		return NULL;
+	}
 	memset((char *)session + sizeof(PyObject), 0, sizeof(*session) - sizeof(PyObject));
 	session->epoch = core_epoch;
 	Py_BEGIN_ALLOW_THREADS
 	r = inf_open(&session->client, &options);
 	Py_END_ALLOW_THREADS
+	Py_XDECREF(encoded);
 	if (!r)
 		return (PyObject *)session;
 	Py_DECREF(OBJECT(session));
-	core_raise("cannot_connect", "(is)", -r, text);
+	/* The path in it need not be UTF-8, and may have been cut. */
+	core_raise("cannot_connect", "(iN)", -r, PyUnicode_DecodeUTF8(text, (Py_ssize_t)strlen(text), "replace"));
 	return NULL;
 }
 
@@ -150,15 +159,34 @@ static bool add(PyObject *module, const char *name, PyTypeObject **type, PyTypeO
 	return made && PyModule_AddObjectRef(module, name, (PyObject *)made) == 0;
 }
 
+/* Not who imports us: that may be any thread. */
+static bool find_main_thread(void)
+{
+	PyObject *main_thread_of, *thread, *ident = NULL;
+
+	if (!import(&main_thread_of, "threading", "main_thread"))
+		return false;
+	thread = PyObject_CallNoArgs(main_thread_of);
+	if (thread)
+		ident = PyObject_GetAttrString(thread, "ident");
+	if (ident)
+		core_main_thread = PyLong_AsUnsignedLong(ident);
+	Py_DECREF(main_thread_of);
+	Py_XDECREF(thread);
+	Py_XDECREF(ident);
+	return !PyErr_Occurred();
+}
+
 PyMODINIT_FUNC PyInit__core(void)
 {
 	PyObject *module = PyModule_Create(&definition);
 
 	if (!module)
 		return NULL;
-	core_main_thread = PyThread_get_thread_ident();
+	if (!find_main_thread())
+		return NULL;
 	if (import(&core_errors, "infclient._errors", NULL) && import(&core_convert, "infclient._convert", NULL) &&
-	    import(&core_too_many_rows, "infclient._errors", "TooManyRows") &&
+	    import(&core_too_many_rows, "infclient._errors", "TooManyRows") && import(&core_no_room, "infclient._errors", "NO_ROOM") &&
 	    import(&core_ndarray, "numpy", "ndarray") && import(&core_get_loop, "asyncio", "get_running_loop") &&
 	    add(module, "Session", &session_type, session_init()) && add(module, "Handle", &handle_type, handle_init()) &&
 	    add(module, "Request", &request_type, request_init()) && add(module, "Waiter", &waiter_type, waiter_init()) &&

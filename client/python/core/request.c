@@ -246,7 +246,7 @@ int request_try(struct request *request)
 		return 0;
 	}
 	if (!handle_has_room(handle, rows) && handle->session->lanes->next)
-		must_look = look_around(request);
+		must_look = look_around(request) || handle->zombies;
 	if (!handle_has_room(handle, rows))
 		request_harvest(handle, rows);
 	r = handle_has_room(handle, rows) ? provide(request) : -ENOBUFS;
@@ -325,8 +325,8 @@ int request_submit(struct request *request)
 		return -1;
 	if (request->handle->n_queued && lane->queue_first)
 		lane_flush(lane);
-	/* Behind those of this thread that wait already. */
-	if (!lane->queue_first && request_try(request) == 1)
+	/* Behind those that wait for the same model already. */
+	if (!(request->handle->n_queued && lane->queue_first) && request_try(request) == 1)
 		return 0;
 	lane_queue(lane, request);
 	/* Nobody may be waiting for what ends: look for room once. */
@@ -437,7 +437,10 @@ bool request_is_over(struct request *request)
 {
 	struct session *session = request->handle->session;
 
-	if (request->state == REQUEST_FLIGHT) {
+	if (request->state == REQUEST_QUEUED && session->epoch != core_epoch) {
+		lane_unqueue(request);
+		end_errno(request, -EOWNERDEAD);
+	} else if (request->state == REQUEST_FLIGHT) {
 		int r = session->epoch == core_epoch ? inf_poll(request->req) : -EOWNERDEAD;
 
 		if (r == 1) {
@@ -446,7 +449,7 @@ bool request_is_over(struct request *request)
 			land(request, REQUEST_ENDED);
 			end_errno(request, r);
 		}
-	} else if (request->state == REQUEST_QUEUED && request->lane->thread == PyThread_get_thread_ident()) {
+	} else if (request->state == REQUEST_QUEUED && lane_is_mine(request->lane)) {
 		lane_collect(request->lane);
 		lane_flush(request->lane);
 		lane_arm(request->lane);
@@ -594,13 +597,27 @@ static PyObject *make_answer(struct request *request, bool must_copy)
 							  : outputs_tuple(request, must_copy);
 }
 
-/* Moves the answer to private memory. False with an error set. */
+/*
+ * Moves the answer to private memory, unless another thread took a view of it meanwhile (making arrays runs
+ * Python). False with an error set.
+ */
 static bool copy_out(struct request *request)
 {
-	request->answer = make_answer(request, true);
-	if (request->answer)
-		request_give(request);
-	return request->answer;
+	PyObject *answer;
+
+	/* Others that want its rows shall wait for us. */
+	request->handle->rows_due += request->rows;
+	answer = make_answer(request, true);
+	request->handle->rows_due -= request->rows;
+	if (!answer)
+		return false;
+	if (request->n_views_out || request->answer) {
+		Py_DECREF(answer);
+		return true;
+	}
+	request->answer = answer;
+	request_give(request);
+	return true;
 }
 
 void request_harvest(struct handle *handle, uint32_t rows)
@@ -616,6 +633,9 @@ void request_harvest(struct handle *handle, uint32_t rows)
 		unlist(request);
 		if (!copy_out(request)) {
 			PyErr_Clear();
+			enlist(request, &handle->ended);
+			next = NULL;
+		} else if (!request->answer) {
 			enlist(request, &handle->ended);
 			next = NULL;
 		} else {
@@ -643,7 +663,9 @@ PyObject *request_answer(struct request *request)
 		return make_answer(request, false);
 	if (request->is_explicit)
 		return make_answer(request, true);
-	return copy_out(request) ? Py_NewRef(request->answer) : NULL;
+	if (!copy_out(request))
+		return NULL;
+	return request->answer ? Py_NewRef(request->answer) : make_answer(request, false);
 }
 
 void request_close(struct request *request)

@@ -24,6 +24,11 @@ bool session_is_usable(const struct session *session)
 
 /* --- lanes --- */
 
+bool lane_is_mine(const struct lane *lane)
+{
+	return lane->session && lane->thread == PyThread_get_thread_ident();
+}
+
 struct lane *lane_ref(struct lane *lane)
 {
 	lane->n_refs++;
@@ -59,7 +64,7 @@ static void on_thread_end(PyObject *capsule)
 	struct lane *lane = PyCapsule_GetPointer(capsule, LANE_CAPSULE);
 	struct session *session = lane->session;
 
-	if (session && lane->thread == PyThread_get_thread_ident()) {
+	if (session && lane_is_mine(lane)) {
 		while (lane->queue_first) {
 			struct request *request = lane->queue_first;
 
@@ -78,8 +83,10 @@ static void on_thread_end(PyObject *capsule)
 		}
 		if (session->epoch == core_epoch)
 			inf_thread_leave(session->client);
-		forget(session, lane);
 	}
+	/* Also where another thread empties our dictionary: in a forked child, at the interpreter's end. */
+	if (session)
+		forget(session, lane);
 	lane_unref(lane);
 }
 
@@ -151,6 +158,7 @@ void lane_queue(struct lane *lane, struct request *request)
 	lane->queue_last = request;
 	request->state = REQUEST_QUEUED;
 	request->handle->n_queued++;
+	lane->n_queued++;
 }
 
 void lane_unqueue(struct request *request)
@@ -167,6 +175,7 @@ void lane_unqueue(struct request *request)
 		lane->queue_last = request->prev;
 	request->next = request->prev = NULL;
 	request->handle->n_queued--;
+	lane->n_queued--;
 	request->state = REQUEST_NEW;
 }
 
@@ -188,9 +197,9 @@ static void flush_once(struct lane *lane)
 			lane->must_flush = true;
 			return;
 		}
-		/* Many wait for the same model as a rule: if one has no room, the others have none. */
+		/* If one has no room, others of the same model have none; as a rule there is but one model. */
 		if (request->handle == full)
-			r = -1;
+			r = full->n_queued >= lane->n_queued ? -1 : 0;
 		else
 			r = request_try(request);
 		if (r == 0)
@@ -253,7 +262,7 @@ void lane_call_soon(struct request *request, PyObject *callback, PyObject *conte
 {
 	struct lane *lane = request->lane;
 	bool is_here = lane && lane->loop == request->loop && lane->call_soon &&
-		       lane->thread == PyThread_get_thread_ident();
+		       lane_is_mine(lane);
 	PyObject *function, *args, *keywords, *result = NULL;
 	PyObject *type, *error, *trace;
 
@@ -294,6 +303,22 @@ void lane_collect(struct lane *lane)
 	}
 }
 
+static void unwatch(struct lane *lane)
+{
+	PyObject *result;
+
+	if (!lane->loop)
+		return;
+	result = PyObject_CallMethod(lane->loop, "remove_reader", "i", lane->fd);
+	if (!result)
+		PyErr_Clear(); /* closed: its selector is gone too */
+	Py_XDECREF(result);
+	Py_CLEAR(lane->loop);
+	Py_CLEAR(lane->call_soon);
+	/* It holds a reference on the lane: without this the two would keep each other. */
+	Py_CLEAR(lane->reader);
+}
+
 static bool is_waited_for(const struct lane *lane)
 {
 	return lane->n_waited || lane->queue_first;
@@ -318,19 +343,22 @@ static PyObject *on_readable(PyObject *capsule, PyObject *ignored)
 	if (lane->session)
 		lane_flush(lane);
 	/* A broker that is gone keeps the descriptor readable for ever. */
-	if (lane->session && lane->session->is_lost && lane->loop) {
-		PyObject *result = PyObject_CallMethod(lane->loop, "remove_reader", "i", lane->fd);
-
-		if (!result)
-			PyErr_Clear();
-		Py_XDECREF(result);
-		Py_CLEAR(lane->loop);
+	if (lane->session && lane->session->is_lost) {
+		unwatch(lane);
 	} else if (lane->session && is_waited_for(lane)) {
 		lane_arm(lane);
 	} else if (lane->session) {
 		/* Arming empties the descriptor, asking for completions says that no more hints are needed. */
-		inf_fd_arm(lane->session->client);
-		lane_collect(lane);
+		if (inf_fd_arm(lane->session->client) == 1) {
+			lane_collect(lane);
+			/* Still something, and nothing that we asked for: the broker's end is closed. */
+			if (lane->session && !lane->session->is_lost && inf_fd_arm(lane->session->client) == 1) {
+				lane->session->is_lost = true;
+				unwatch(lane);
+			}
+		}
+		if (lane->session)
+			lane_collect(lane);
 	}
 	Py_DECREF(OBJECT(session));
 	lane_unref(lane);
@@ -360,22 +388,6 @@ static PyObject *reader_of(struct lane *lane)
 	return reader;
 }
 
-static void unwatch(struct lane *lane)
-{
-	PyObject *result;
-
-	if (!lane->loop)
-		return;
-	result = PyObject_CallMethod(lane->loop, "remove_reader", "i", lane->fd);
-	if (!result)
-		PyErr_Clear(); /* closed: its selector is gone too */
-	Py_XDECREF(result);
-	Py_CLEAR(lane->loop);
-	Py_CLEAR(lane->call_soon);
-	/* It holds a reference on the lane: without this the two would keep each other. */
-	Py_CLEAR(lane->reader);
-}
-
 int lane_watch(struct lane *lane, PyObject *loop)
 {
 	PyObject *result;
@@ -395,11 +407,14 @@ int lane_watch(struct lane *lane, PyObject *loop)
 	}
 	lane->reader = reader_of(lane);
 	lane->call_soon = PyObject_GetAttrString(loop, "call_soon");
-	if (!lane->reader || !lane->call_soon)
+	result = lane->reader && lane->call_soon
+			 ? PyObject_CallMethod(loop, "add_reader", "iO", lane->fd, lane->reader)
+			 : NULL;
+	if (!result) {
+		Py_CLEAR(lane->reader);
+		Py_CLEAR(lane->call_soon);
 		return -1;
-	result = PyObject_CallMethod(loop, "add_reader", "iO", lane->fd, lane->reader);
-	if (!result)
-		return -1;
+	}
 	Py_DECREF(result);
 	lane->loop = Py_NewRef(loop);
 	lane->is_armed = lane->is_later = false;
@@ -430,13 +445,15 @@ void lane_later(struct lane *lane)
 {
 	PyObject *type, *error, *trace, *result;
 
-	if (!lane->loop || lane->is_later || lane->thread != PyThread_get_thread_ident())
+	if (!lane->loop || lane->is_later || !lane_is_mine(lane))
 		return;
 	lane->is_later = true;
 	PyErr_Fetch(&type, &error, &trace);
 	result = PyObject_CallMethod(lane->loop, "call_later", "dO", RETRY_NS / 1e9, lane->reader);
-	if (!result)
+	if (!result) {
+		lane->is_later = false;
 		PyErr_Clear();
+	}
 	Py_XDECREF(result);
 	PyErr_Restore(type, error, trace);
 }

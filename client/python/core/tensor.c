@@ -349,6 +349,10 @@ static PyObject *to_dlpack(struct tensor *tensor, PyObject *args, PyObject *keyw
 		PyErr_SetString(PyExc_BufferError, "host memory has no stream, and this is a view, no copy");
 		return NULL;
 	}
+	if (version != Py_None && !PyTuple_Check(version)) {
+		PyErr_SetString(PyExc_TypeError, "max_version must be a tuple (major, minor)");
+		return NULL;
+	}
 	if (version != Py_None && !PyArg_ParseTuple(version, "ii", &major, &minor))
 		return NULL;
 	return major >= 1 ? export_versioned(tensor) : export_managed(tensor);

@@ -13,10 +13,11 @@ from typing import Any, AsyncIterator, Iterable, Iterator, Mapping
 
 from . import _core
 from ._convert import Outputs, join, numpy_name, outputs
-from ._errors import ClosedError, ConnectError, Loading, NoModel
+from ._errors import BadShape, ClosedError, ConnectError, Loading, NoModel
 
 # A broker that has just started, or whose executor was lost, loads its models.
 LOADING_SECONDS = 30.0
+ROWS_MAX = 4096  # INF_ROWS_MAX
 
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
@@ -199,6 +200,8 @@ class Model(_core.Model):
 
         Errors: Full, BadShape.
         """
+        if not 1 <= rows <= ROWS_MAX:
+            raise BadShape(f"a request has 1 to {ROWS_MAX} rows, got {rows}")
         request = self._request(rows)
         return Filling(request, tuple(self.inputs), dict(shapes or {}))
 
@@ -288,11 +291,12 @@ class Client:
 
     _STATES = ("?", "loading", "ready", "failed")
 
-    def __init__(self, socket: str | None = None, name: str | None = None) -> None:
+    def __init__(self, socket: str | os.PathLike[str] | None = None, name: str | None = None) -> None:
         self._socket, self._name = socket, name
         self._lock = threading.Lock()
         self._closed = False
-        self._handles: weakref.WeakValueDictionary[str, _core.Handle] = weakref.WeakValueDictionary()
+        # Kept: one of its own time has the memory that is in use counted, a new one of the same model would not.
+        self._handles: dict[str, _core.Handle] = {}
         self._session = _core.open(socket, name)
         _clients.add(self)
 
@@ -333,6 +337,8 @@ class Client:
         Blocks: some ms, while memory is made; a model that is being loaded is waited for, up to 30 s. Errors: NoModel,
         Loading (it still is), Quota (ask for less depth), ConnectError.
         """
+        if not 0 <= depth <= ROWS_MAX:
+            raise ValueError(f"depth must be 0 to {ROWS_MAX}, got {depth}")
         return Model(self, name, depth)
 
     def __getitem__(self, name: str) -> Model:
@@ -367,6 +373,7 @@ class Client:
         """No more calls. Answers that are alive stay valid; the session ends when the last of them is gone."""
         self._closed = True
         self._session.close()
+        self._handles.clear()
 
     def __enter__(self) -> Client:
         return self
@@ -382,7 +389,7 @@ class Client:
         return f"<infclient.Client {self._socket or 'default socket'}, {state}>"
 
 
-def connect(socket: str | None = None, *, name: str | None = None, wait: float = 0.0) -> Client:
+def connect(socket: str | os.PathLike[str] | None = None, *, name: str | None = None, wait: float = 0.0) -> Client:
     """Connects to the broker of this machine.
 
     Args:

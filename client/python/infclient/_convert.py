@@ -61,7 +61,7 @@ def adapt(value: Any, rank: int, name: str) -> tuple[Any, bool]:
     if isinstance(value, (list, tuple, int, float)):
         raise TypeError(f"got {describe(value)}, not an array; numpy.asarray(x, {_NUMPY[name]!r}) makes one")
     if isinstance(value, np.ndarray):
-        return value.astype("V1"), False  # a type without a buffer: reported as a wrong dtype
+        return np.empty(value.shape, "V1"), False  # a type without a buffer: reported as a wrong dtype
     raise TypeError(f"got {describe(value)}, which has neither the buffer protocol nor __dlpack__")
 
 

@@ -2,13 +2,14 @@
 """Types of the C half (core/)."""
 
 import asyncio
+import os
 from contextvars import Context
 from types import TracebackType
 from typing import Any, Callable, Generator
 
 version: str
 
-def open(socket: str | None, name: str | None) -> Session: ...
+def open(socket: str | os.PathLike[str] | None, name: str | None) -> Session: ...
 def forked() -> None: ...
 
 class Session:

@@ -185,6 +185,9 @@ _BY_STATUS: tuple[type[RequestError], ...] = (
     BrokerLost,
 )
 
+# For so many rows; fewer may find room.
+NO_ROOM = (Full, Quota)
+
 # --- what the C half calls: each returns an exception ---
 
 
@@ -198,6 +201,8 @@ def from_errno(number: int, what: str) -> Exception:
     message = f"{what}: {os.strerror(number)}"
     if number in (errno.ECONNRESET, errno.EPROTO, errno.EPIPE):
         return BrokerLost(f"{what}: the broker is gone")
+    if number == errno.EOWNERDEAD:
+        return ConnectError(f"{what}: it belongs to the parent of this process")
     if number == errno.ENOMEM:
         return MemoryError(message)
     if number == errno.EAGAIN:
