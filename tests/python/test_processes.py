@@ -269,6 +269,22 @@ def test_the_broker_is_killed_under_a_loop():
         broker.close()
 
 
+def test_the_broker_is_killed_before_the_first_await():
+    broker = Broker().start()
+    try:
+        slow = infclient.connect(broker.socket)["sleep"]
+
+        async def main():
+            flying = [slow.submit(np.zeros((16, 1), np.float32)) for _ in range(200)]
+            broker.kill()
+            results = await asyncio.wait_for(asyncio.gather(*flying, return_exceptions=True), 20)
+            assert all(isinstance(r, (np.ndarray, infclient.BrokerLost)) for r in results), results
+
+        asyncio.run(main())
+    finally:
+        broker.close()
+
+
 def test_the_executor_is_killed():
     broker = Broker().start()
     try:

@@ -165,8 +165,21 @@ static PyObject *future_add_callback(struct request *request, PyObject *args, Py
 		lane_call_soon(request, callback, context);
 		Py_RETURN_NONE;
 	}
-	if (is_first && wait_in_loop(request, loop))
-		return NULL;
+	if (is_first && wait_in_loop(request, loop)) {
+		PyObject *type, *error, *trace;
+
+		/* A broker that has died has no descriptor to give: that is the request's error. */
+		PyErr_Fetch(&type, &error, &trace);
+		if (!request_is_over(request)) {
+			PyErr_Restore(type, error, trace);
+			return NULL;
+		}
+		Py_XDECREF(type);
+		Py_XDECREF(error);
+		Py_XDECREF(trace);
+		lane_call_soon(request, callback, context);
+		Py_RETURN_NONE;
+	}
 	if (is_first)
 		request->callbacks = PyList_New(0);
 	pair = request->callbacks ? PyTuple_Pack(2, callback, context) : NULL;
