@@ -99,6 +99,7 @@ def test_callbacks(client, run):
         request = client["sleep"].submit(np.zeros((1, 1), np.float32))
         variable.set(5)
         request.add_done_callback(lambda r: seen.append((r is request, variable.get())))
+        variable.set(6)
         context = contextvars.copy_context()
         context.run(variable.set, 7)
         request.add_done_callback(lambda r: seen.append(variable.get()), context=context)
@@ -259,6 +260,43 @@ def test_a_loop_after_another(client, run):
         run(main())
     client["identity"](X)
     run(main())
+
+
+def test_loops_in_turns(client, run, request):
+    """Two loops of one thread, each run while requests of the other are outstanding: both get their answers."""
+    make = LOOPS[request.node.callspec.params["run"]]
+    loops = [make(), make()]
+    model, slow = client.model("identity", depth=8), client["sleep"]
+
+    async def start(i):
+        requests = [slow.submit(np.full((1, 1), i, np.float32)), *[model.submit(row(i)) for _ in range(40)]]
+        return [asyncio.ensure_future(wait(one)) for one in requests]
+
+    async def wait(one):
+        return float((await one).flat[0])
+
+    async def finish(tasks):
+        return await asyncio.wait_for(asyncio.gather(*tasks), 20)
+
+    for turn in range(10):
+        tasks = [loop.run_until_complete(start(i)) for i, loop in enumerate(loops, turn)]
+        for k in (turn % 2, 1 - turn % 2):
+            assert loops[k].run_until_complete(finish(tasks[k])) == [turn + k] * 41
+        if turn % 3 == 2:
+            loops[turn % 2].close()
+            loops[turn % 2] = make()
+    for loop in loops:
+        loop.close()
+
+
+def test_run_until_complete_takes_it(client, run, request):
+    """Outside of a running loop it is any awaitable: the loop that is asked makes a task of it."""
+    loop = LOOPS[request.node.callspec.params["run"]]()
+    one = client["sleep"].submit(np.full((1, 1), 3, np.float32))
+    assert not asyncio.isfuture(one)
+    assert loop.run_until_complete(one) == 3
+    assert loop.run_until_complete(asyncio.ensure_future(client["identity"].submit(X), loop=loop)).shape == X.shape
+    loop.close()
 
 
 def test_a_loop_closed_with_requests_outstanding(client):

@@ -146,6 +146,25 @@ def test_interrupt():
     assert done.stdout == "interrupted\n" and not done.stderr, done.stderr
 
 
+@pytest.mark.parametrize("call", ["infclient.connect()", "client['add_sub']", "client.models()", "client.ping(None)"])
+def test_interrupt_while_the_broker_is_stopped(call):
+    broker = Broker().start()
+    assert broker.process
+    try:
+        done = script(
+            "client = infclient.connect()\n"
+            f"os.kill({broker.process.pid}, signal.SIGSTOP)\n"
+            "threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+            f"try:\n {call}\n"
+            "except KeyboardInterrupt: print('interrupted')\n",
+            broker,
+        )
+    finally:
+        broker.process.send_signal(signal.SIGCONT)
+        broker.close()
+    assert done.stdout == "interrupted\n" and not done.stderr, done.stderr
+
+
 @pytest.mark.parametrize(
     "ending",
     [

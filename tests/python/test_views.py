@@ -84,7 +84,29 @@ def test_tensor(client):
     for wrong in ("no", 10):
         with pytest.raises(KeyError):
             request.tensor(wrong)
+    for device, error in (((2, 0), BufferError), ((1, 1), BufferError), (1, TypeError)):
+        with pytest.raises(error):
+            request.tensor(0).__dlpack__(dl_device=device)
+    request.tensor(0).__dlpack__(dl_device=(1, 0), max_version=(1, 0))
     del request
+    gc.collect()
+
+
+def test_tensor_of_an_answer_that_was_copied_out(client):
+    model = client.model("dtypes", depth=4)
+    inputs = [
+        {s.name: np.full((1, 6), i % 2, ml_dtypes.bfloat16 if s.dtype == "bfloat16" else s.dtype) for s in model.inputs.values()} for i in range(40)
+    ]
+    requests = [model.submit(x) for x in inputs]
+    answers = [request.result() for request in requests]
+    assert client.stats()["live_requests"] < 5
+    for i, request in enumerate(requests):
+        for name, spec in model.outputs.items():
+            tensor = request.tensor(name)
+            assert tensor.readonly and tensor.shape == (1, 6)
+            array = np.asarray(tensor) if spec.dtype == "bfloat16" else np.from_dlpack(tensor)
+            assert (array == (0x3F80 * (i % 2) if spec.dtype == "bfloat16" else i % 2)).all()
+    del request, requests, answers, array, tensor
     gc.collect()
 
 

@@ -41,6 +41,7 @@
 
 struct handle;
 struct lane;
+struct watch;
 struct request;
 struct source;
 
@@ -78,11 +79,19 @@ struct lane {
 	uint32_t n_waited; /* FLIGHT or QUEUED requests with callbacks */
 	int fd;		   /* inf_fd(), -1 = none yet */
 	bool is_armed;
-	bool is_later; /* a look is scheduled */
 	bool is_flushing, must_flush; /* lane_flush() is at work; was called meanwhile */
-	PyObject *loop;	     /* whose selector watches fd, or NULL */
+	struct watch *watches; /* the last one that ran first */
+};
+
+/* An event loop that waits for a lane's requests. A thread may run several in turns. Owned by `reader`. */
+struct watch {
+	struct watch *next;
+	struct lane *lane; /* counted */
+	PyObject *loop;	   /* whose selector watches the lane's fd; NULL = no more */
 	PyObject *call_soon; /* its bound method */
-	PyObject *reader;    /* the callable it calls */
+	PyObject *reader;  /* the callable it calls, while it is in the lane's list */
+	bool is_called;	   /* the loop was asked to call it soon */
+	bool is_later;	   /* the same, in RETRY_NS */
 };
 
 /* One input or output as Python sees it. */
@@ -154,6 +163,7 @@ struct request {
 struct tensor {
 	PyObject_HEAD
 	struct request *request;
+	Py_buffer copy; /* of an answer that was copied out; obj NULL = in shared memory */
 	void *data;
 	Py_ssize_t bytes;
 	bool is_output;
@@ -169,6 +179,7 @@ extern PyObject *core_errors, *core_convert; /* infclient._errors, infclient._co
 extern PyObject *core_too_many_rows, *core_no_room; /* of infclient._errors: TooManyRows; (Full, Quota) */
 extern PyObject *core_ndarray; /* numpy.ndarray */
 extern PyObject *core_get_loop; /* asyncio.get_running_loop */
+extern PyObject *core_copy_context; /* contextvars.copy_context */
 extern unsigned long core_main_thread;
 extern PyTypeObject *session_type, *handle_type, *request_type, *waiter_type, *tensor_type, *model_type;
 
@@ -204,6 +215,7 @@ void lane_unref(struct lane *lane);
 bool lane_is_mine(const struct lane *lane);
 /* Makes the running loop watch the lane. 0, or -1 with an error set. */
 int lane_watch(struct lane *lane, PyObject *loop);
+bool lane_is_watched(const struct lane *lane, const PyObject *loop);
 /*
  * Where somebody waits in a loop: asks for a hint about the next completion, or schedules a look where
  * there is one already. Keeps the error indicator.
@@ -236,6 +248,8 @@ PyTypeObject *tensor_init(void);
 /* New references. `drop_batch`: without the first dimension. */
 PyObject *tensor_input(struct request *request, uint32_t idx, const int64_t *dims, uint32_t rank);
 PyObject *tensor_output(struct request *request, uint32_t idx, bool drop_batch);
+/* Of the copy of that output which the request keeps. */
+PyObject *tensor_copy(struct request *request, uint32_t idx);
 /* A numpy array over it; steals `tensor`. */
 PyObject *tensor_as_array(PyObject *tensor, struct plan *plan);
 const char *tensor_format(uint8_t dtype);

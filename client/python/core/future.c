@@ -147,23 +147,19 @@ static int wait_in_loop(struct request *request, PyObject *loop)
 	return request->deadline_ns && !request->timer ? start_timer(request, loop) : 0;
 }
 
-/* add_done_callback(fn, *, context=None) */
-static PyObject *future_add_callback(struct request *request, PyObject *args, PyObject *keywords)
+/* 0, or -1 with an error set. */
+static int add_callback(struct request *request, PyObject *callback, PyObject *context)
 {
-	static char *names[] = { "", "context", NULL };
-	PyObject *callback, *context = Py_None, *pair, *loop;
 	bool is_first = !request->callbacks;
+	PyObject *loop = running_loop(), *pair;
 
-	if (!PyArg_ParseTupleAndKeywords(args, keywords, "O|$O", names, &callback, &context))
-		return NULL;
-	loop = running_loop();
 	if (!loop)
-		return NULL;
+		return -1;
 	request->was_awaited = true;
 	core_set(&request->loop, loop);
 	if (request_is_over(request)) {
 		lane_call_soon(request, callback, context);
-		Py_RETURN_NONE;
+		return 0;
 	}
 	if (is_first && wait_in_loop(request, loop)) {
 		PyObject *type, *error, *trace;
@@ -172,13 +168,13 @@ static PyObject *future_add_callback(struct request *request, PyObject *args, Py
 		PyErr_Fetch(&type, &error, &trace);
 		if (!request_is_over(request)) {
 			PyErr_Restore(type, error, trace);
-			return NULL;
+			return -1;
 		}
 		Py_XDECREF(type);
 		Py_XDECREF(error);
 		Py_XDECREF(trace);
 		lane_call_soon(request, callback, context);
-		Py_RETURN_NONE;
+		return 0;
 	}
 	if (is_first)
 		request->callbacks = PyList_New(0);
@@ -187,7 +183,7 @@ static PyObject *future_add_callback(struct request *request, PyObject *args, Py
 		Py_XDECREF(pair);
 		if (is_first)
 			Py_CLEAR(request->callbacks);
-		return NULL;
+		return -1;
 	}
 	Py_DECREF(pair);
 	if (is_first) {
@@ -199,7 +195,25 @@ static PyObject *future_add_callback(struct request *request, PyObject *args, Py
 		/* The GIL was released on the way here: another thread may have seen its end. */
 		request_settle(request);
 	}
-	Py_RETURN_NONE;
+	return 0;
+}
+
+/* add_done_callback(fn, *, context=None) */
+static PyObject *future_add_callback(struct request *request, PyObject *args, PyObject *keywords)
+{
+	static char *names[] = { "", "context", NULL };
+	PyObject *callback, *context = Py_None;
+	int r;
+
+	if (!PyArg_ParseTupleAndKeywords(args, keywords, "O|$O", names, &callback, &context))
+		return NULL;
+	/* As asyncio's do: the context of who adds it, not of who sees the end. */
+	context = context == Py_None ? PyObject_CallNoArgs(core_copy_context) : Py_NewRef(context);
+	if (!context)
+		return NULL;
+	r = add_callback(request, callback, context);
+	Py_DECREF(context);
+	return r ? NULL : Py_NewRef(Py_None);
 }
 
 static PyObject *future_remove_callback(struct request *request, PyObject *callback)
@@ -343,7 +357,7 @@ static PyObject *future_tensor(struct request *request, PyObject *which)
 			request_raise(request);
 		return NULL;
 	}
-	if (!request->req) {
+	if (!request->req && !request->answer) {
 		core_raise("given_back", "()");
 		return NULL;
 	}
@@ -367,13 +381,27 @@ static PyObject *future_tensor(struct request *request, PyObject *which)
 		PyErr_SetObject(PyExc_KeyError, which);
 		return NULL;
 	}
-	return tensor_output(request, idx, request->is_single);
+	return request->req ? tensor_output(request, idx, request->is_single) : tensor_copy(request, idx);
 }
 
+/*
+ * Outside of a loop None, by which asyncio.isfuture() says no and run_until_complete() and ensure_future()
+ * take it for any awaitable: which loop will wait for it is not known yet, and a future must name its own.
+ */
 static PyObject *get_blocking(struct request *request, void *closure)
 {
+	PyObject *loop;
+
 	(void)closure;
-	return PyBool_FromLong(request->is_blocking);
+	if (request->is_blocking || request->callbacks)
+		return PyBool_FromLong(request->is_blocking);
+	loop = running_loop();
+	if (!loop) {
+		PyErr_Clear();
+		Py_RETURN_NONE;
+	}
+	Py_DECREF(loop);
+	Py_RETURN_FALSE;
 }
 
 static int set_blocking(struct request *request, PyObject *value, void *closure)

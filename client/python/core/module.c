@@ -6,7 +6,7 @@
 #include <time.h>
 
 uint64_t core_epoch;
-PyObject *core_errors, *core_convert, *core_ndarray, *core_get_loop, *core_too_many_rows, *core_no_room;
+PyObject *core_errors, *core_convert, *core_ndarray, *core_get_loop, *core_copy_context, *core_too_many_rows, *core_no_room;
 unsigned long core_main_thread;
 PyTypeObject *session_type, *handle_type, *request_type, *waiter_type, *tensor_type, *model_type;
 
@@ -188,6 +188,7 @@ PyMODINIT_FUNC PyInit__core(void)
 	if (import(&core_errors, "infclient._errors", NULL) && import(&core_convert, "infclient._convert", NULL) &&
 	    import(&core_too_many_rows, "infclient._errors", "TooManyRows") && import(&core_no_room, "infclient._errors", "NO_ROOM") &&
 	    import(&core_ndarray, "numpy", "ndarray") && import(&core_get_loop, "asyncio", "get_running_loop") &&
+	    import(&core_copy_context, "contextvars", "copy_context") &&
 	    add(module, "Session", &session_type, session_init()) && add(module, "Handle", &handle_type, handle_init()) &&
 	    add(module, "Request", &request_type, request_init()) && add(module, "Waiter", &waiter_type, waiter_init()) &&
 	    add(module, "Tensor", &tensor_type, tensor_init()) && add(module, "Model", &model_type, model_init()) &&

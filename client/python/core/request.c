@@ -310,7 +310,7 @@ int request_adopt(struct request *request)
 	const struct lane *lane = request->lane;
 
 	/* A loop in the thread that submitted it will see to it, and to nobody else's. */
-	if (request->state != REQUEST_QUEUED || (lane->loop && request->callbacks && lane->loop == request->loop))
+	if (request->state != REQUEST_QUEUED || (request->callbacks && lane_is_watched(lane, request->loop)))
 		return 0;
 	if (!adopt(request))
 		return -1;

@@ -37,12 +37,8 @@ struct lane *lane_ref(struct lane *lane)
 
 void lane_unref(struct lane *lane)
 {
-	if (!lane || --lane->n_refs)
-		return;
-	Py_XDECREF(lane->loop);
-	Py_XDECREF(lane->call_soon);
-	Py_XDECREF(lane->reader);
-	PyMem_Free(lane);
+	if (lane && !--lane->n_refs)
+		PyMem_Free(lane);
 }
 
 static void forget(struct session *session, struct lane *lane)
@@ -229,6 +225,28 @@ void lane_flush(struct lane *lane)
 	lane_unref(lane);
 }
 
+/*
+ * Has the lane looked at by each loop that waits for it: nobody knows which of them will run next. Needs a
+ * clear error indicator.
+ */
+static void call_watches(struct lane *lane, const char *how)
+{
+	lane_ref(lane);
+	for (struct watch *watch = lane->watches; watch; watch = watch->next) {
+		PyObject *result;
+
+		if (watch->is_called)
+			continue;
+		watch->is_called = true;
+		result = PyObject_CallMethod(watch->loop, how, "O", watch->reader);
+		/* A loop that was closed: its waiters went with it. */
+		if (!result)
+			PyErr_Clear();
+		Py_XDECREF(result);
+	}
+	lane_unref(lane);
+}
+
 void lane_room(struct handle *handle)
 {
 	struct session *session = handle->session;
@@ -242,16 +260,10 @@ void lane_room(struct handle *handle)
 	for (struct lane *lane = session->lanes; lane; lane = lane->next) {
 		if (!lane->queue_first)
 			continue;
-		if (lane->thread == thread) {
+		if (lane->thread == thread)
 			lane_flush(lane);
-		} else if (lane->loop && lane->reader) {
-			PyObject *result = PyObject_CallMethod(lane->loop, "call_soon_threadsafe", "O", lane->reader);
-
-			/* A loop that was closed: its waiters went with it. */
-			if (!result)
-				PyErr_Clear();
-			Py_XDECREF(result);
-		}
+		else
+			call_watches(lane, "call_soon_threadsafe");
 	}
 	PyErr_Restore(type, error, trace);
 }
@@ -261,16 +273,17 @@ void lane_room(struct handle *handle)
 void lane_call_soon(struct request *request, PyObject *callback, PyObject *context)
 {
 	struct lane *lane = request->lane;
-	bool is_here = lane && lane->loop == request->loop && lane->call_soon &&
-		       lane_is_mine(lane);
+	/* The first one is the one that ran last here; another may be at work in another thread. */
+	struct watch *watch = lane ? lane->watches : NULL;
+	bool is_here = watch && watch->loop == request->loop && lane_is_mine(lane);
 	PyObject *function, *args, *keywords, *result = NULL;
 	PyObject *type, *error, *trace;
 
 	PyErr_Fetch(&type, &error, &trace);
-	function = is_here ? Py_NewRef(lane->call_soon) : PyObject_GetAttrString(request->loop, "call_soon_threadsafe");
+	function = is_here ? Py_NewRef(watch->call_soon) : PyObject_GetAttrString(request->loop, "call_soon_threadsafe");
 	args = PyTuple_Pack(2, callback, (PyObject *)request);
-	keywords = context && context != Py_None ? Py_BuildValue("{sO}", "context", context) : NULL;
-	if (function && args)
+	keywords = Py_BuildValue("{sO}", "context", context);
+	if (function && args && keywords)
 		result = PyObject_Call(function, args, keywords);
 	/* The loop was closed with the request outstanding: nobody is left to be told. */
 	if (!result)
@@ -303,20 +316,30 @@ void lane_collect(struct lane *lane)
 	}
 }
 
-static void unwatch(struct lane *lane)
+static void unwatch(struct watch **at)
 {
-	PyObject *result;
+	struct watch *watch = *at;
+	PyObject *reader = watch->reader, *result;
 
-	if (!lane->loop)
-		return;
-	result = PyObject_CallMethod(lane->loop, "remove_reader", "i", lane->fd);
+	*at = watch->next;
+	watch->next = NULL;
+	watch->reader = NULL;
+	result = PyObject_CallMethod(watch->loop, "remove_reader", "i", watch->lane->fd);
 	if (!result)
 		PyErr_Clear(); /* closed: its selector is gone too */
 	Py_XDECREF(result);
-	Py_CLEAR(lane->loop);
-	Py_CLEAR(lane->call_soon);
+	Py_CLEAR(watch->loop);
+	Py_CLEAR(watch->call_soon);
 	/* It holds a reference on the lane: without this the two would keep each other. */
-	Py_CLEAR(lane->reader);
+	Py_DECREF(reader);
+}
+
+static void unwatch_all(struct lane *lane)
+{
+	lane_ref(lane);
+	while (lane->watches)
+		unwatch(&lane->watches);
+	lane_unref(lane);
 }
 
 static bool is_waited_for(const struct lane *lane)
@@ -324,42 +347,64 @@ static bool is_waited_for(const struct lane *lane)
 	return lane->n_waited || lane->queue_first;
 }
 
-/* What the loop calls when the descriptor is readable, or room came free in another thread. */
+static void move_to_front(struct watch *watch)
+{
+	struct watch **at = &watch->lane->watches;
+
+	while (*at && *at != watch)
+		at = &(*at)->next;
+	if (!*at)
+		return;
+	*at = watch->next;
+	watch->next = watch->lane->watches;
+	watch->lane->watches = watch;
+}
+
+/* Nobody waits: asks for no more hints. */
+static void rest(struct lane *lane)
+{
+	/* Arming empties the descriptor, asking for completions says that no more hints are needed. */
+	if (inf_fd_arm(lane->session->client) == 1) {
+		lane_collect(lane);
+		/* Still something, and nothing that we asked for: the broker's end is closed. */
+		if (lane->session && !lane->session->is_lost && inf_fd_arm(lane->session->client) == 1) {
+			lane->session->is_lost = true;
+			unwatch_all(lane);
+		}
+	}
+	if (lane->session)
+		lane_collect(lane);
+}
+
+/* What a loop calls when the descriptor is readable, or room came free in another thread. */
 static PyObject *on_readable(PyObject *capsule, PyObject *ignored)
 {
-	struct lane *lane = PyCapsule_GetPointer(capsule, LANE_CAPSULE);
+	struct watch *watch = PyCapsule_GetPointer(capsule, LANE_CAPSULE);
+	struct lane *lane;
 
 	(void)ignored;
-	if (!lane)
+	if (!watch)
 		return NULL;
+	lane = watch->lane;
+	watch->is_called = watch->is_later = false;
 	if (!lane->session || lane->session->epoch != core_epoch)
 		Py_RETURN_NONE;
 	lane_ref(lane);
 	Py_INCREF(OBJECT(lane->session));
 	PyObject *session = (PyObject *)lane->session;
 
-	lane->is_later = false;
+	if (lane->watches != watch)
+		move_to_front(watch);
 	lane_collect(lane);
 	if (lane->session)
 		lane_flush(lane);
 	/* A broker that is gone keeps the descriptor readable for ever. */
-	if (lane->session && lane->session->is_lost) {
-		unwatch(lane);
-	} else if (lane->session && is_waited_for(lane)) {
+	if (lane->session && lane->session->is_lost)
+		unwatch_all(lane);
+	else if (lane->session && is_waited_for(lane))
 		lane_arm(lane);
-	} else if (lane->session) {
-		/* Arming empties the descriptor, asking for completions says that no more hints are needed. */
-		if (inf_fd_arm(lane->session->client) == 1) {
-			lane_collect(lane);
-			/* Still something, and nothing that we asked for: the broker's end is closed. */
-			if (lane->session && !lane->session->is_lost && inf_fd_arm(lane->session->client) == 1) {
-				lane->session->is_lost = true;
-				unwatch(lane);
-			}
-		}
-		if (lane->session)
-			lane_collect(lane);
-	}
+	else if (lane->session)
+		rest(lane);
 	Py_DECREF(OBJECT(session));
 	lane_unref(lane);
 	if (PyErr_Occurred())
@@ -369,32 +414,98 @@ static PyObject *on_readable(PyObject *capsule, PyObject *ignored)
 
 static PyMethodDef on_readable_method = { "infclient_completions", on_readable, METH_NOARGS, NULL };
 
-static void drop_lane_ref(PyObject *capsule)
+static void drop_watch(PyObject *capsule)
 {
-	lane_unref(PyCapsule_GetPointer(capsule, LANE_CAPSULE));
+	struct watch *watch = PyCapsule_GetPointer(capsule, LANE_CAPSULE);
+
+	Py_XDECREF(watch->loop);
+	Py_XDECREF(watch->call_soon);
+	lane_unref(watch->lane);
+	PyMem_Free(watch);
 }
 
-static PyObject *reader_of(struct lane *lane)
+/* Its reader is a new reference, which owns it. */
+static struct watch *watch_new(struct lane *lane, PyObject *loop)
 {
-	PyObject *capsule = PyCapsule_New(lane_ref(lane), LANE_CAPSULE, drop_lane_ref);
-	PyObject *reader;
+	struct watch *watch = PyMem_Calloc(1, sizeof(*watch));
+	PyObject *capsule;
 
+	if (!watch)
+		return (struct watch *)PyErr_NoMemory();
+	watch->lane = lane_ref(lane);
+	watch->loop = Py_NewRef(loop);
+	capsule = PyCapsule_New(watch, LANE_CAPSULE, drop_watch);
 	if (!capsule) {
 		lane_unref(lane);
+		Py_DECREF(loop);
+		PyMem_Free(watch);
 		return NULL;
 	}
-	reader = PyCFunction_NewEx(&on_readable_method, capsule, NULL);
+	watch->reader = PyCFunction_NewEx(&on_readable_method, capsule, NULL);
 	Py_DECREF(capsule);
-	return reader;
+	return watch->reader ? watch : NULL;
+}
+
+/* Loops come and go (asyncio.run() makes one per call): those that were closed leave the list. */
+static void drop_closed(struct lane *lane)
+{
+	struct watch **at = &lane->watches;
+
+	while (*at) {
+		PyObject *closed = PyObject_CallMethod((*at)->loop, "is_closed", NULL);
+		bool is_closed = closed && PyObject_IsTrue(closed) == 1;
+
+		if (!closed)
+			PyErr_Clear();
+		Py_XDECREF(closed);
+		if (is_closed)
+			unwatch(at);
+		else
+			at = &(*at)->next;
+	}
+}
+
+static int watch_start(struct lane *lane, PyObject *loop)
+{
+	struct watch *watch = watch_new(lane, loop);
+	PyObject *result = NULL;
+
+	if (!watch)
+		return -1;
+	watch->call_soon = PyObject_GetAttrString(loop, "call_soon");
+	if (watch->call_soon)
+		result = PyObject_CallMethod(loop, "add_reader", "iO", lane->fd, watch->reader);
+	if (!result) {
+		Py_DECREF(watch->reader);
+		return -1;
+	}
+	Py_DECREF(result);
+	watch->next = lane->watches;
+	lane->watches = watch;
+	lane->is_armed = false;
+	return 0;
+}
+
+static struct watch *find_watch(const struct lane *lane, const PyObject *loop)
+{
+	struct watch *watch = lane->watches;
+
+	while (watch && watch->loop != loop)
+		watch = watch->next;
+	return watch;
+}
+
+bool lane_is_watched(const struct lane *lane, const PyObject *loop)
+{
+	return find_watch(lane, loop);
 }
 
 int lane_watch(struct lane *lane, PyObject *loop)
 {
-	PyObject *result;
+	struct watch *watch;
 
-	if (lane->loop == loop)
+	if (lane->watches && lane->watches->loop == loop)
 		return 0;
-	unwatch(lane);
 	if (lane->fd < 0) {
 		int fd;
 
@@ -405,28 +516,24 @@ int lane_watch(struct lane *lane, PyObject *loop)
 			return core_raise("from_errno", "(is)", -fd, "no descriptor for the event loop");
 		lane->fd = fd;
 	}
-	lane->reader = reader_of(lane);
-	lane->call_soon = PyObject_GetAttrString(loop, "call_soon");
-	result = lane->reader && lane->call_soon
-			 ? PyObject_CallMethod(loop, "add_reader", "iO", lane->fd, lane->reader)
-			 : NULL;
-	if (!result) {
-		Py_CLEAR(lane->reader);
-		Py_CLEAR(lane->call_soon);
+	drop_closed(lane);
+	watch = find_watch(lane, loop);
+	if (watch)
+		move_to_front(watch);
+	else if (watch_start(lane, loop))
 		return -1;
-	}
-	Py_DECREF(result);
-	lane->loop = Py_NewRef(loop);
-	lane->is_armed = lane->is_later = false;
+	/* The look that another loop was to take may never come. */
+	if (lane->queue_first)
+		lane_later(lane);
 	return 0;
 }
 
 void lane_arm(struct lane *lane)
 {
-	PyObject *type, *error, *trace, *result;
+	PyObject *type, *error, *trace;
 	int r;
 
-	if (!lane->session || !lane->loop || lane->is_armed || !is_waited_for(lane))
+	if (!lane->session || !lane->watches || lane->is_armed || !is_waited_for(lane))
 		return;
 	r = inf_fd_arm(lane->session->client);
 	lane->is_armed = r == 0;
@@ -434,25 +541,24 @@ void lane_arm(struct lane *lane)
 		return;
 	/* Something is there already: after what else the loop has to do. */
 	PyErr_Fetch(&type, &error, &trace);
-	result = PyObject_CallFunctionObjArgs(lane->call_soon, lane->reader, NULL);
-	if (!result)
-		PyErr_Clear(); /* a closed loop: nobody waits */
-	Py_XDECREF(result);
+	call_watches(lane, "call_soon");
 	PyErr_Restore(type, error, trace);
 }
 
 void lane_later(struct lane *lane)
 {
+	struct watch *watch = lane->watches;
 	PyObject *type, *error, *trace, *result;
 
-	if (!lane->loop || lane->is_later || !lane_is_mine(lane))
+	if (!watch || watch->is_later || !lane_is_mine(lane))
 		return;
-	lane->is_later = true;
+	watch->is_later = true;
 	PyErr_Fetch(&type, &error, &trace);
-	result = PyObject_CallMethod(lane->loop, "call_later", "dO", RETRY_NS / 1e9, lane->reader);
+	result = PyObject_CallMethod(watch->loop, "call_later", "dO", RETRY_NS / 1e9, watch->reader);
 	if (!result) {
-		lane->is_later = false;
+		/* Closed: nobody waits there. */
 		PyErr_Clear();
+		watch->is_later = false;
 	}
 	Py_XDECREF(result);
 	PyErr_Restore(type, error, trace);
@@ -470,7 +576,7 @@ static void session_dealloc(struct session *session)
 		next = lane->next;
 		lane_ref(lane);
 		if (session->epoch == core_epoch)
-			unwatch(lane);
+			unwatch_all(lane);
 		lane->session = NULL;
 		lane_unref(lane);
 	}

@@ -64,6 +64,7 @@ static struct tensor *tensor_new(struct request *request, void *data, uint8_t dt
 	if (!tensor)
 		return NULL;
 	tensor->request = (struct request *)Py_NewRef(OBJECT(request));
+	tensor->copy.obj = NULL;
 	tensor->data = data;
 	tensor->dtype = dtype;
 	tensor->rank = (int)rank;
@@ -73,7 +74,6 @@ static struct tensor *tensor_new(struct request *request, void *data, uint8_t dt
 		stride *= (Py_ssize_t)dims[i];
 	}
 	tensor->bytes = stride;
-	request->handle->session->n_views++;
 	return tensor;
 }
 
@@ -85,6 +85,7 @@ PyObject *tensor_input(struct request *request, uint32_t idx, const int64_t *dim
 	if (!tensor)
 		return NULL;
 	tensor->is_output = false;
+	request->handle->session->n_views++;
 	request->n_views_in++;
 	return (PyObject *)tensor;
 }
@@ -104,8 +105,38 @@ PyObject *tensor_output(struct request *request, uint32_t idx, bool drop_batch)
 	if (!tensor)
 		return NULL;
 	tensor->is_output = true;
+	request->handle->session->n_views++;
 	if (!request->n_views_out++)
 		request->handle->rows_viewed += request->rows;
+	return (PyObject *)tensor;
+}
+
+PyObject *tensor_copy(struct request *request, uint32_t idx)
+{
+	uint8_t dtype = request->handle->signature->outputs[idx].dtype;
+	bool is_one = request->handle->signature->n_outputs == 1;
+	PyObject *array = is_one ? Py_NewRef(request->answer) : PySequence_GetItem(request->answer, idx);
+	struct tensor *tensor = NULL;
+	int64_t dims[INF_RANK_MAX];
+	Py_buffer copy;
+
+	/* The buffer protocol has no name for it. */
+	if (array && dtype == INF_BF16)
+		core_set(&array, PyObject_CallMethod(array, "view", "s", "uint16"));
+	if (!array)
+		return NULL;
+	if (!PyObject_GetBuffer(array, &copy, PyBUF_ND)) {
+		for (int i = 0; i < copy.ndim; i++)
+			dims[i] = copy.shape[i];
+		tensor = tensor_new(request, copy.buf, dtype, (uint32_t)copy.ndim, dims);
+		if (tensor) {
+			tensor->copy = copy;
+			tensor->is_output = true;
+		} else {
+			PyBuffer_Release(&copy);
+		}
+	}
+	Py_DECREF(array);
 	return (PyObject *)tensor;
 }
 
@@ -169,8 +200,12 @@ static void tensor_dealloc(struct tensor *tensor)
 	PyTypeObject *type = Py_TYPE(OBJECT(tensor));
 	struct request *request = tensor->request;
 
-	request->handle->session->n_views--;
-	request_drop_view(request, tensor->is_output);
+	if (tensor->copy.obj) {
+		PyBuffer_Release(&tensor->copy);
+	} else {
+		request->handle->session->n_views--;
+		request_drop_view(request, tensor->is_output);
+	}
 	PyObject_Free(tensor);
 	Py_DECREF(type);
 	Py_DECREF(OBJECT(request));
@@ -341,7 +376,7 @@ static PyObject *to_dlpack(struct tensor *tensor, PyObject *args, PyObject *keyw
 {
 	static char *names[] = { "stream", "max_version", "dl_device", "copy", NULL };
 	PyObject *stream = Py_None, *version = Py_None, *device = Py_None, *copy = Py_None;
-	int major = 0, minor = 0;
+	int major = 0, minor = 0, type = DL_CPU, id = 0;
 
 	if (!PyArg_ParseTupleAndKeywords(args, keywords, "|$OOOO", names, &stream, &version, &device, &copy))
 		return NULL;
@@ -355,6 +390,16 @@ static PyObject *to_dlpack(struct tensor *tensor, PyObject *args, PyObject *keyw
 	}
 	if (version != Py_None && !PyArg_ParseTuple(version, "ii", &major, &minor))
 		return NULL;
+	if (device != Py_None && !PyTuple_Check(device)) {
+		PyErr_SetString(PyExc_TypeError, "dl_device must be a tuple (type, id)");
+		return NULL;
+	}
+	if (device != Py_None && !PyArg_ParseTuple(device, "ii", &type, &id))
+		return NULL;
+	if (type != DL_CPU || id) {
+		PyErr_SetString(PyExc_BufferError, "this is host memory, (1, 0), and no copy is made to another device");
+		return NULL;
+	}
 	return major >= 1 ? export_versioned(tensor) : export_managed(tensor);
 }
 

@@ -9,7 +9,7 @@ import time
 import weakref
 from collections import deque
 from dataclasses import dataclass
-from typing import Any, AsyncIterator, Iterable, Iterator, Mapping
+from typing import Any, AsyncIterator, Callable, Iterable, Iterator, Mapping, TypeVar
 
 from . import _core
 from ._convert import Outputs, join, numpy_name, outputs
@@ -18,6 +18,8 @@ from ._errors import BadShape, ClosedError, ConnectError, Loading, NoModel
 # A broker that has just started, or whose executor was lost, loads its models.
 LOADING_SECONDS = 30.0
 ROWS_MAX = 4096  # INF_ROWS_MAX
+
+T = TypeVar("T")
 
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
@@ -30,6 +32,30 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+def _interruptibly(call: Callable[..., T], *args: Any) -> T:
+    """call(*args), so that Ctrl-C ends it although a broker that is stopped never answers.
+
+    Signal handlers run in the main thread, which therefore has another one wait inside the library.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return call(*args)
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(call(*args))
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True, name="infclient")
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors.pop()
+    return results.pop()
 
 
 @dataclass(frozen=True)
@@ -297,7 +323,7 @@ class Client:
         self._closed = False
         # Kept: one of its own time has the memory that is in use counted, a new one of the same model would not.
         self._handles: dict[str, _core.Handle] = {}
-        self._session = _core.open(socket, name)
+        self._session = _interruptibly(_core.open, socket, name)
         _clients.add(self)
 
     def _up(self) -> _core.Session:
@@ -305,7 +331,7 @@ class Client:
         if self._closed:
             raise ClosedError("this client was closed")
         if not self._session.is_up:
-            self._session = _core.open(self._socket, self._name)
+            self._session = _interruptibly(_core.open, self._socket, self._name)
             self._handles.clear()
         return self._session
 
@@ -318,7 +344,7 @@ class Client:
                     session = self._up()
                     handle = self._handles.get(name)
                     if handle is None or handle.is_stale or handle.session is not session:
-                        handle = session.model(name, depth)
+                        handle = _interruptibly(session.model, name, depth)
                         self._handles[name] = handle
                     return handle
             except Loading:
@@ -353,7 +379,7 @@ class Client:
     def models(self) -> list[ModelInfo]:
         """What the broker has. Blocks for a message there and back, each."""
         with self._lock:
-            raw = self._up().models()
+            raw = _interruptibly(self._up().models)
         return [
             ModelInfo(name, version, self._STATES[state], text, {rows: ns / 1e9 for rows, ns in times.items()})
             for name, version, state, text, times in raw
@@ -363,7 +389,7 @@ class Client:
         """Seconds of an empty request there and back, which the broker itself answers."""
         with self._lock:
             session = self._up()
-        return session.ping(timeout)
+        return _interruptibly(session.ping, timeout)
 
     def stats(self) -> dict[str, Any]:
         """Counts of this connection: session (as in shmctl sessions), requests sent, ended (by status), live_views, live_requests."""
