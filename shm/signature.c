@@ -136,6 +136,11 @@ static bool is_integer(uint8_t dtype)
 	return dtype >= INF_BOOL && dtype <= INF_I64;
 }
 
+static bool is_floating(uint8_t dtype)
+{
+	return dtype >= INF_F16 && dtype <= INF_F64;
+}
+
 static const char *check_dims(const struct inf_tensor_spec *spec, uint64_t *ret_row_bytes)
 {
 	uint64_t bytes = inf_dtype_size(spec->dtype);
@@ -166,7 +171,7 @@ static const char *check_spec(const struct inf_tensor_spec *spec, uint32_t sig_f
 		return "unknown element type";
 	if (spec->rank > INF_RANK_MAX)
 		return "rank is past the limit of 8";
-	if (spec->flags & ~(INF_SPEC_BATCH | INF_SPEC_RANGE) || !all_zero(spec->reserved, sizeof(spec->reserved)))
+	if (spec->flags & ~(INF_SPEC_BATCH | INF_SPEC_RANGE | INF_SPEC_FINITE) || !all_zero(spec->reserved, sizeof(spec->reserved)))
 		return "a tensor has unknown flags";
 	if (!all_zero(&spec->dims[spec->rank], (INF_RANK_MAX - spec->rank) * sizeof(int64_t)) ||
 	    !all_zero(&spec->dims_max[spec->rank], (INF_RANK_MAX - spec->rank) * sizeof(int64_t)))
@@ -180,6 +185,8 @@ static const char *check_spec(const struct inf_tensor_spec *spec, uint32_t sig_f
 	if (spec->flags & INF_SPEC_RANGE ? !is_integer(spec->dtype) || spec->value_min > spec->value_max :
 					   spec->value_min || spec->value_max)
 		return "a value range is for integers, and its minimum is not above its maximum";
+	if (spec->flags & INF_SPEC_FINITE && !is_floating(spec->dtype))
+		return "only floating-point tensors can be declared finite";
 	return check_dims(spec, ret_row_bytes);
 }
 

@@ -10,7 +10,7 @@ static const struct {
 	[INF_BAD_SHAPE] = { "BAD_SHAPE", "Rank, dimensions, rows or size differ from the model's signature: compare with "
 					 "`shmctl models`." },
 	[INF_BAD_DTYPE] = { "BAD_DTYPE", "The element type differs from the model's signature: convert the input." },
-	[INF_BAD_RANGE] = { "BAD_RANGE", "An integer input holds a value outside its declared range: check the indexes." },
+	[INF_BAD_RANGE] = { "BAD_RANGE", "An input holds a value that its signature forbids: an integer out of range, a NaN or an infinity." },
 	[INF_BAD_MEMORY] = { "BAD_MEMORY", "Region, offset, alignment or overlap of a tensor is wrong: use memory from "
 					   "inf_input()." },
 	[INF_NO_MODEL] = { "NO_MODEL", "The model is unknown, was removed, or came back with another signature: open it "

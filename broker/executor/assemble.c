@@ -3,6 +3,7 @@
 #define _GNU_SOURCE 1
 #include "broker/executor/assemble.h"
 #include "broker/executor/regions.h"
+#include "broker/executor/values.h"
 #include "shm/signature.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,32 +23,13 @@ uint64_t assemble_now_ns(void)
 
 /* --- checks ------------------------------------------------------------------------------------------------ */
 
-#define IN_RANGE(type)                                                        \
-	do {                                                                  \
-		const type *value = data;                                     \
-		bool good = true;                                             \
-		for (uint64_t i = 0; i < n; i++)                              \
-			good &= (int64_t)value[i] >= min && (int64_t)value[i] <= max; \
-		return good;                                                  \
-	} while (0)
-
-bool assemble_in_range(const void *data, uint8_t dtype, uint64_t n, int64_t min, int64_t max)
+static bool is_allowed(const void *data, const struct inf_tensor_spec *spec, uint64_t bytes)
 {
-	switch (dtype) {
-	case INF_BOOL:
-	case INF_U8:
-		IN_RANGE(uint8_t);
-	case INF_I8:
-		IN_RANGE(int8_t);
-	case INF_I16:
-		IN_RANGE(int16_t);
-	case INF_I32:
-		IN_RANGE(int32_t);
-	case INF_I64:
-		IN_RANGE(int64_t);
-	default:
-		return true;
-	}
+	uint64_t n = bytes / inf_dtype_size(spec->dtype);
+
+	if (spec->flags & INF_SPEC_RANGE)
+		return values_in_range(data, spec->dtype, n, spec->value_min, spec->value_max);
+	return !(spec->flags & INF_SPEC_FINITE) || values_are_finite(data, spec->dtype, n);
 }
 
 static bool shape_fits(const struct inf_tensor_spec *spec, uint32_t rows, const struct inf_backend_tensor *output)
@@ -132,10 +114,10 @@ static void set_shape(struct inf_backend_tensor *tensor, const struct inf_tensor
 	}
 }
 
-static bool has_range(const struct loaded_model *model)
+static bool must_judge(const struct loaded_model *model)
 {
 	for (uint32_t i = 0; i < model->signature.n_inputs; i++)
-		if (model->signature.inputs[i].flags & INF_SPEC_RANGE)
+		if (model->signature.inputs[i].flags & (INF_SPEC_RANGE | INF_SPEC_FINITE))
 			return true;
 	return false;
 }
@@ -154,7 +136,7 @@ static bool grow_scratch(struct assembly *assembly, uint64_t bytes)
 	return assembly->scratch;
 }
 
-/* Copies the rows of one entry to row `at` of each input block; judges integers on the copy. */
+/* Copies the rows of one entry to row `at` of each input block; judges their values on the copy. */
 static uint16_t gather_entry(const struct assembly *assembly, const struct inf_batch_entry *entry,
 			     const struct loaded_model *model, struct inf_backend_tensor *inputs, uint32_t at,
 			     uint32_t *ret_detail)
@@ -172,8 +154,7 @@ static uint16_t gather_entry(const struct assembly *assembly, const struct inf_b
 		memcpy(to, from, bytes);
 		if (whole)
 			set_shape(&inputs[i], spec, 1, ext);
-		if (spec->flags & INF_SPEC_RANGE && !assemble_in_range(to, spec->dtype, bytes / inf_dtype_size(spec->dtype),
-								       spec->value_min, spec->value_max)) {
+		if (!is_allowed(to, spec, bytes)) {
 			*ret_detail = i;
 			return INF_BAD_RANGE;
 		}
@@ -187,7 +168,7 @@ static bool use_in_place(struct assembly *assembly, const struct loaded_model *m
 {
 	const struct inf_batch_entry *entry = &assembly->entries[first];
 
-	if (n != 1 || !model->in_place || entry->n_rows != entry->rows_total || has_range(model))
+	if (n != 1 || !model->in_place || entry->n_rows != entry->rows_total || must_judge(model))
 		return false;
 	for (uint32_t i = 0; i < model->signature.n_inputs; i++) {
 		const struct inf_ext_tensor *ext;

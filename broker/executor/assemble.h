@@ -3,7 +3,7 @@
  * assemble.h - from the rows of many requests to one run of a model, and back.
  *
  * Gather: rows are copied out of the clients' regions into one private block per input. That copy is the snapshot: a client
- * that changes its memory afterwards changes nothing, and integer inputs are range-checked on it. Where a batch is one whole
+ * that changes its memory afterwards changes nothing, and values are judged on it (values.h). Where a batch is one whole
  * request and the model is on the in-place list, the model reads the client's memory itself.
  * Scatter: rows of the outputs are copied into the requests' output blocks, whose heads say what they hold.
  */
@@ -33,9 +33,6 @@ void assemble_run(struct assembly *assembly, const struct loaded_model *model);
 /* NULL where the outputs of a run of `rows` rows fit the signature, else a text in `error`. */
 const char *assemble_check_outputs(const struct inf_signature *signature, uint32_t rows,
 				   const struct inf_backend_tensor *outputs, char *error, size_t error_bytes);
-
-/* True where all `n` values lie in [min, max]. Only integer types are judged. */
-bool assemble_in_range(const void *data, uint8_t dtype, uint64_t n, int64_t min, int64_t max);
 
 uint64_t assemble_now_ns(void);
 

@@ -64,9 +64,18 @@ static int parse_range(struct context *context, const json_t *range, struct inf_
 	return 0;
 }
 
+static int parse_finite(struct context *context, const json_t *finite, struct inf_tensor_spec *spec)
+{
+	if (finite && !json_is_boolean(finite))
+		return FAIL(context, "%.40s: \"finite\" is true or false", spec->name);
+	if (json_is_true(finite))
+		spec->flags |= INF_SPEC_FINITE;
+	return 0;
+}
+
 static int parse_tensor(struct context *context, const json_t *object, struct inf_tensor_spec *spec)
 {
-	static const char *const known[] = { "name", "dtype", "shape", "range", NULL };
+	static const char *const known[] = { "name", "dtype", "shape", "range", "finite", NULL };
 	const char *name = json_string_value(json_object_get(object, "name"));
 	const char *dtype = json_string_value(json_object_get(object, "dtype"));
 	const json_t *shape = json_object_get(object, "shape");
@@ -90,7 +99,8 @@ static int parse_tensor(struct context *context, const json_t *object, struct in
 		if (r)
 			return r;
 	}
-	return parse_range(context, json_object_get(object, "range"), spec);
+	r = parse_range(context, json_object_get(object, "range"), spec);
+	return r ? r : parse_finite(context, json_object_get(object, "finite"), spec);
 }
 
 static int parse_tensors(struct context *context, const json_t *root, const char *key, uint32_t n_max,

@@ -5,7 +5,7 @@
  * A backend is a shared object in the plug-in directory that exports inf_backend_entry(). The executor
  * dlopens it, asks for its table, calls init() once, then load() per model file. Requests reach a
  * backend as batches: the executor has already gathered the rows of all clients into contiguous inputs
- * (or points at a client's own memory where in_place allows it) and has range-checked integer inputs;
+ * (or points at a client's own memory where in_place allows it) and values that the signature allows;
  * the backend runs the model and hands back where its outputs lie; the executor copies the rows out.
  *
  * Walk: entry() -> init() -> load() -> describe() -> [thread_begin() on each instance thread]

@@ -55,7 +55,7 @@ enum inf_status {
 	INF_OK = 0,
 	INF_BAD_SHAPE = 1,	/* rank, dims, rows or byte size differ from the signature */
 	INF_BAD_DTYPE = 2,	/* element type differs from the signature */
-	INF_BAD_RANGE = 3,	/* an integer input holds a value outside its declared range */
+	INF_BAD_RANGE = 3,	/* an input holds a value outside its declared range, or NaN or infinity where it must be finite */
 	INF_BAD_MEMORY = 4,	/* region, offset, alignment or overlap of a tensor */
 	INF_NO_MODEL = 5,	/* unknown, removed, or reloaded with another signature: open it again */
 	INF_LOADING = 6,	/* not ready yet: try again */
@@ -75,6 +75,7 @@ enum inf_status {
 /* inf_tensor_spec.flags */
 #define INF_SPEC_BATCH 0x01u /* dims[0] is the batch dimension and holds -1 */
 #define INF_SPEC_RANGE 0x02u /* value_min and value_max are set (integer dtypes only) */
+#define INF_SPEC_FINITE 0x04u /* an input that holds no NaN and no infinity (floating-point dtypes only) */
 
 /*
  * One input or output of a model. dims are in row-major order, outermost first, and include the batch

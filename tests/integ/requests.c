@@ -6,7 +6,9 @@
  */
 #define _GNU_SOURCE 1
 #include <errno.h>
+#include <float.h>
 #include <inf/client.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -137,6 +139,26 @@ static void scalar_and_varying(void)
 	inf_close(client);
 }
 
+/* Each value in each place, alone and beside a good row in one batch. */
+static void not_finite(struct inf_client *client)
+{
+	const float values[] = { NAN, -NAN, INFINITY, -INFINITY, FLT_MAX, -FLT_MAX, 0, -0.0f, FLT_TRUE_MIN };
+	struct inf_model *model = open_model(client, "finite", 8);
+	struct inf_request *req = take(model, 1), *good = take(model, 1);
+
+	for (unsigned int i = 0; !wrong && i < 4 * sizeof(values) / sizeof(*values); i++) {
+		float *x = inf_input(req, 0);
+
+		memset(x, 0, 16);
+		memset(inf_input(good, 0), 0, 16);
+		x[i % 4] = values[i / 4];
+		WANT(inf_submit(req) == 0 && inf_submit(good) == 0);
+		WANT(inf_wait(req, in_ms(5000)) == 0 && inf_wait(good, in_ms(5000)) == 0);
+		WANT(inf_request_status(req) == (i / 4 < 4 ? INF_BAD_RANGE : INF_OK));
+		WANT(inf_request_status(good) == INF_OK);
+	}
+}
+
 static void named_errors(void)
 {
 	struct inf_client *client = open_client();
@@ -155,6 +177,7 @@ static void named_errors(void)
 	WANT(inf_wait(good, in_ms(5000)) == 0 && inf_request_status(good) == INF_OK);
 	WANT(((const float *)inf_output(good, 0))[3] == 81.0f);
 	WANT(inf_output(req, 0) == NULL);
+	not_finite(client);
 	((int64_t *)inf_input(req, 0))[3] = 0;
 	WANT(inf_input_describe(req, 0, INF_I32, 2, two) == 0 && run(req) == INF_BAD_DTYPE);
 	WANT(inf_input_describe(req, 0, INF_I64, 1, two) == 0 && run(req) == INF_BAD_SHAPE);

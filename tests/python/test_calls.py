@@ -192,6 +192,9 @@ def test_wrong_arguments_are_named(client):
 
 def test_the_broker_says_what_only_it_knows(client):
     says(lambda: client["index"](np.full((1, 4), 11)), infclient.BadRange)
+    for value in (math.nan, -math.inf):
+        says(lambda: client["finite"](np.array([[0, 1, value, 0]], np.float32)), infclient.BadRange)
+    assert client["finite"].inputs["x"].finite and not client["add_sub"].inputs["x"].finite
     says(lambda: client["wrong_size"](np.ones((1, 1), np.uint8)), infclient.ModelError)
     says(lambda: client["nothing"], infclient.NoModel, "nothing")
     says(lambda: client["nothing"], LookupError)

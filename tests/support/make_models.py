@@ -153,6 +153,7 @@ def bad_models(folder):
         "format": {"format": 2},
         "max-batch": {"max_batch": 257},
         "range": {"inputs": [{"name": "x", "dtype": "f32", "shape": ["batch", 4], "range": [0, 1]}]},
+        "finite": {"inputs": [{"name": "x", "dtype": "i64", "shape": ["batch", 4], "finite": True}]},
         "rank": {"outputs": [y | {"shape": ["batch"] + [1] * 8}]},
         "huge": {"outputs": [y | {"shape": ["batch", 1 << 40]}]},
         "unbatched": {"outputs": [y | {"shape": [4]}]},

@@ -208,7 +208,7 @@ static void dtype_past(void) { sig.inputs[0].dtype = INF_DTYPE_N; }
 static void dtype_ones(void) { sig.outputs[0].dtype = 255; }
 static void rank_past(void) { sig.inputs[0].rank = INF_RANK_MAX + 1; }
 static void rank_ones(void) { sig.inputs[0].rank = 255; }
-static void spec_flag(void) { sig.inputs[0].flags |= 4; }
+static void spec_flag(void) { sig.inputs[0].flags |= 8; }
 static void spec_reserved(void) { sig.inputs[0].reserved[4] = 1; }
 static void dims_unused(void) { sig.inputs[0].dims[3] = 1; }
 static void dims_max_unused(void) { sig.inputs[0].dims_max[7] = 1; }
@@ -236,6 +236,7 @@ static void dim_huge_but_empty(void)
 static void row_large(void) { sig.outputs[0].dims[1] = sig.outputs[0].dims_max[1] = (1 << 28) + 1; }
 static void sum_large(void) { sig.inputs[0].dims[1] = sig.inputs[0].dims_max[1] = (1 << 28) / 5; }
 static void range_float(void) { sig.inputs[0].flags |= INF_SPEC_RANGE; }
+static void finite_integer(void) { sig.inputs[1].flags |= INF_SPEC_FINITE; }
 static void range_reversed(void) { sig.inputs[1].value_min = 10; }
 static void range_unflagged(void) { sig.inputs[0].value_max = 1; }
 static void range_lost(void) { sig.inputs[1].flags = INF_SPEC_BATCH; }
@@ -247,7 +248,7 @@ static void (*const bad[])(void) = {
 	dtype_none, dtype_past, dtype_ones, rank_past, rank_ones, spec_flag, spec_reserved, dims_unused,
 	dims_max_unused, no_batch_flag, batch_not_first, batch_bound, batch_scalar, batch_varies,
 	batch_output_varies, dim_negative, dim_min, dim_bound, dim_huge, dim_wraps, dim_huge_but_empty, row_large,
-	sum_large, range_float, range_reversed, range_unflagged, range_lost,
+	sum_large, range_float, finite_integer, range_reversed, range_unflagged, range_lost,
 };
 
 START_TEST(refused)

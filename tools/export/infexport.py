@@ -18,7 +18,8 @@ The description (`infbroker.json` in the archive):
      "outputs": [{"name": "logits", "dtype": "f32", "shape": ["batch", 1000]}]}
 
 Integer inputs may have a `range` of allowed values: the executor checks it, on its own copy, before the model sees them. Give
-one wherever a value is an index, or a client can make the model read out of bounds.
+one wherever a value is an index, or a client can make the model read out of bounds. Floating-point inputs may be declared
+`finite`: no NaN, no infinity.
 """
 import argparse
 import dataclasses
@@ -41,10 +42,11 @@ class Tensor:
     name: str
     example: torch.Tensor
     range: tuple | None = None
+    finite: bool = False
     varying: dict = dataclasses.field(default_factory=dict)
 
 
-def _describe(name, tensor, batchable, value_range=None, varying=None):
+def _describe(name, tensor, batchable, value_range=None, varying=None, finite=False):
     if tensor.dtype not in DTYPES:
         raise ValueError(f"{name}: {tensor.dtype} is not served (only {', '.join(DTYPES.values())})")
     shape = [{"max": varying[i]} if varying and i in varying else size for i, size in enumerate(tensor.shape)]
@@ -55,6 +57,8 @@ def _describe(name, tensor, batchable, value_range=None, varying=None):
     entry = {"name": name, "dtype": DTYPES[tensor.dtype], "shape": shape}
     if value_range is not None:
         entry["range"] = [int(value_range[0]), int(value_range[1])]
+    if finite:
+        entry["finite"] = True
     return entry
 
 
@@ -99,7 +103,7 @@ def export(module, path, inputs, outputs, *, max_batch=16, batchable=True, state
         "format": 1,
         "batchable": batchable,
         "stateful": stateful,
-        "inputs": [_describe(t.name, t.example, batchable, t.range, t.varying) for t in inputs],
+        "inputs": [_describe(t.name, t.example, batchable, t.range, t.varying, t.finite) for t in inputs],
         "outputs": [_describe(name, result, batchable, None, (output_varying or {}).get(name))
                     for name, result in zip(outputs, results)],
     }
@@ -113,13 +117,14 @@ def export(module, path, inputs, outputs, *, max_batch=16, batchable=True, state
 
 
 def _parse_tensor(text):
-    """name:dtype:2x3x224x224[:lo..hi]"""
+    """name:dtype:2x3x224x224[:lo..hi or :finite]"""
     name, dtype, shape, *rest = text.split(":")
     torch_dtype = {v: k for k, v in DTYPES.items()}[dtype]
     size = [int(n) for n in shape.split("x")] if shape else []
-    value_range = tuple(int(n) for n in rest[0].split("..")) if rest else None
+    finite = rest == ["finite"]
+    value_range = tuple(int(n) for n in rest[0].split("..")) if rest and not finite else None
     fill = value_range[0] if value_range else 0
-    return Tensor(name, torch.full(size, fill, dtype=torch_dtype), value_range)
+    return Tensor(name, torch.full(size, fill, dtype=torch_dtype), value_range, finite)
 
 
 def main():
@@ -128,7 +133,7 @@ def main():
         "--input image:f32:2x3x224x224 --output logits"))
     parser.add_argument("factory", help="MODULE:CALLABLE that returns the nn.Module")
     parser.add_argument("path", help="file to write, NAME.pt")
-    parser.add_argument("--input", action="append", required=True, type=_parse_tensor, metavar="NAME:DTYPE:SHAPE[:LO..HI]",
+    parser.add_argument("--input", action="append", required=True, type=_parse_tensor, metavar="NAME:DTYPE:SHAPE[:LO..HI|:finite]",
                         help="one per input, in order; the first number of SHAPE is an example batch size of 2 or more")
     parser.add_argument("--output", action="append", required=True, metavar="NAME", help="one per output, in order")
     parser.add_argument("--max-batch", type=int, default=16)

@@ -182,6 +182,8 @@ const char *word_shape(char text[SHAPE_BYTES], const struct inf_tensor_spec *spe
 	if (spec->flags & INF_SPEC_RANGE && n < SHAPE_BYTES)
 		snprintf(text + n, SHAPE_BYTES - n, " values %" PRId64 "..%" PRId64,
 			 spec->value_min, spec->value_max);
+	if (spec->flags & INF_SPEC_FINITE && n < SHAPE_BYTES)
+		snprintf(text + n, SHAPE_BYTES - n, " finite");
 	return text;
 }
 

@@ -86,6 +86,8 @@ static json_t *tensors_json(const struct inf_tensor_spec *specs, uint32_t n_spec
 			json_object_set_new(tensor, "range",
 					    json_pack("[I,I]", (json_int_t)spec->value_min,
 						      (json_int_t)spec->value_max));
+		if (spec->flags & INF_SPEC_FINITE)
+			json_object_set_new(tensor, "finite", json_true());
 		json_array_append_new(tensors, tensor);
 	}
 	return tensors;

@@ -35,6 +35,7 @@ struct kind {
 	int64_t width; /* elements of a row; -1 = scalar, -2 = up to 1024 */
 	uint32_t n_inputs, n_outputs, batch_max;
 	int64_t min, max; /* declared range where they differ */
+	bool finite; /* declared for the inputs */
 };
 
 static uint64_t cost_base_us = 1000, cost_row_us = 100;
@@ -193,18 +194,19 @@ static int reverse(const struct call *call)
 }
 
 static const struct kind kinds[] = {
-	{ "identity", echo, INF_U8, INF_U8, 64, 1, 1, BATCH, 0, 0 },
-	{ "identity_f32", echo, INF_F32, INF_F32, 1024, 1, 1, BATCH, 0, 0 },
-	{ "dtypes", echo_all, INF_DTYPE_NONE, INF_DTYPE_NONE, 6, INF_DTYPE_N - 1, INF_DTYPE_N - 1, 64, 0, 0 },
-	{ "add_sub", add_sub, INF_F32, INF_F32, 16, 2, 2, BATCH, 0, 0 },
-	{ "sleep", sleep_a_while, INF_F32, INF_F32, 1, 1, 1, 16, 0, 0 },
-	{ "spin", spin, INF_F32, INF_F32, 1, 1, 1, 16, 0, 0 },
-	{ "crash", crash, INF_U8, INF_U8, 1, 1, 1, 16, 0, 0 },
-	{ "hang", hang, INF_U8, INF_U8, 1, 1, 1, 1, 0, 0 },
-	{ "wrong_size", wrong_size, INF_U8, INF_U8, 1, 1, 1, 16, 0, 0 },
-	{ "index", square, INF_I64, INF_F32, 4, 1, 1, 64, 0, 9 },
-	{ "scalar", twice, INF_I32, INF_I32, -1, 1, 1, 1, -1000, 1000 },
-	{ "varying", reverse, INF_F32, INF_F32, -2, 1, 1, 1, 0, 0 },
+	{ "identity", echo, INF_U8, INF_U8, 64, 1, 1, BATCH, 0, 0, false },
+	{ "identity_f32", echo, INF_F32, INF_F32, 1024, 1, 1, BATCH, 0, 0, false },
+	{ "dtypes", echo_all, INF_DTYPE_NONE, INF_DTYPE_NONE, 6, INF_DTYPE_N - 1, INF_DTYPE_N - 1, 64, 0, 0, false },
+	{ "add_sub", add_sub, INF_F32, INF_F32, 16, 2, 2, BATCH, 0, 0, false },
+	{ "sleep", sleep_a_while, INF_F32, INF_F32, 1, 1, 1, 16, 0, 0, false },
+	{ "spin", spin, INF_F32, INF_F32, 1, 1, 1, 16, 0, 0, false },
+	{ "crash", crash, INF_U8, INF_U8, 1, 1, 1, 16, 0, 0, false },
+	{ "hang", hang, INF_U8, INF_U8, 1, 1, 1, 1, 0, 0, false },
+	{ "wrong_size", wrong_size, INF_U8, INF_U8, 1, 1, 1, 16, 0, 0, false },
+	{ "index", square, INF_I64, INF_F32, 4, 1, 1, 64, 0, 9, false },
+	{ "scalar", twice, INF_I32, INF_I32, -1, 1, 1, 1, -1000, 1000, false },
+	{ "varying", reverse, INF_F32, INF_F32, -2, 1, 1, 1, 0, 0, false },
+	{ "finite", echo, INF_F32, INF_F32, 4, 1, 1, 64, 0, 0, true },
 };
 
 #define N_KINDS (sizeof(kinds) / sizeof(kinds[0]))
@@ -287,6 +289,8 @@ static int describe(struct inf_backend_model *model, struct inf_signature *ret, 
 	}
 	for (uint32_t i = 0; kind->dtype_in && i < kind->n_inputs; i++) {
 		describe_tensor(kind, &ret->inputs[i], ins[i], kind->dtype_in);
+		if (kind->finite)
+			ret->inputs[i].flags |= INF_SPEC_FINITE;
 		if (kind->min == kind->max)
 			continue;
 		ret->inputs[i].flags |= INF_SPEC_RANGE;

@@ -123,7 +123,7 @@ static void handle_dealloc(struct handle *handle)
 	Py_DECREF(type);
 }
 
-/* (name, dtype name, shape with -1, largest shape, batch, range or None) */
+/* (name, dtype name, shape with -1, largest shape, batch, range or None, finite) */
 static PyObject *describe(const struct inf_tensor_spec *spec)
 {
 	PyObject *shape = PyTuple_New(spec->rank), *most = PyTuple_New(spec->rank), *range = NULL, *result = NULL;
@@ -144,8 +144,9 @@ static PyObject *describe(const struct inf_tensor_spec *spec)
 	else
 		range = Py_NewRef(Py_None);
 	if (shape && most && range)
-		result = Py_BuildValue("(ssOOOO)", spec->name, inf_dtype_name((enum inf_dtype)spec->dtype), shape, most,
-				       spec->flags & INF_SPEC_BATCH ? Py_True : Py_False, range);
+		result = Py_BuildValue("(ssOOOOO)", spec->name, inf_dtype_name((enum inf_dtype)spec->dtype), shape, most,
+				       spec->flags & INF_SPEC_BATCH ? Py_True : Py_False, range,
+				       spec->flags & INF_SPEC_FINITE ? Py_True : Py_False);
 out:
 	Py_XDECREF(shape);
 	Py_XDECREF(most);

@@ -69,6 +69,7 @@ class TensorSpec:
         largest: the same with the most that a varying dimension may be (None: the batch dimension)
         batch: True where the first dimension is rows
         range: (least, most) that an integer may be, or None
+        finite: True where NaN and infinity are refused (BadRange)
     """
 
     name: str
@@ -77,6 +78,7 @@ class TensorSpec:
     largest: tuple[int | None, ...]
     batch: bool
     range: tuple[int, int] | None
+    finite: bool
 
     def __str__(self) -> str:
         dims = ["rows" if self.batch and i == 0 else f"..{self.largest[i]}" if n is None else str(n) for i, n in enumerate(self.shape)]
@@ -84,9 +86,9 @@ class TensorSpec:
 
 
 def _spec(raw: tuple[Any, ...]) -> TensorSpec:
-    name, dtype, shape, largest, batch, limits = raw
+    name, dtype, shape, largest, batch, limits, finite = raw
     most = tuple(None if batch and i == 0 else n for i, n in enumerate(largest))
-    return TensorSpec(name, numpy_name(dtype), tuple(None if n < 0 else n for n in shape), most, batch, limits)
+    return TensorSpec(name, numpy_name(dtype), tuple(None if n < 0 else n for n in shape), most, batch, limits, finite)
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ def describe(value: Any) -> str:
 
 def describe_spec(spec: tuple[Any, ...]) -> str:
     """Of a tensor as Handle.signature() has it: "float32[rows, 3, ..8]"."""
-    _, name, shape, largest, batch, _ = spec
+    _, name, shape, largest, batch, *_ = spec
     dims = [f"..{most}" if dim < 0 else str(dim) for dim, most in zip(shape, largest)]
     if batch:
         dims[0] = "rows"

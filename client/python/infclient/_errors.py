@@ -75,7 +75,7 @@ class BadDtype(RequestError, TypeError):
 
 
 class BadRange(RequestError, ValueError):
-    """An integer input holds a value outside its declared range."""
+    """An input holds what its signature forbids: an integer out of range, a NaN or an infinity."""
 
     status = "BAD_RANGE"
 
