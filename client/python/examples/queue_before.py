@@ -1,29 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """The guide's asyncio example: a queue of 100 requests, ten at a time, PyTorch in a pool of threads.
 
-    queue_before.py PHOTO.jpg        prints {"seconds", "latencies_ms"} as JSON
+    queue_before.py PHOTO.jpg        prints {"seconds", "latencies_ms"} as JSON (network.py has what the environment may say)
 """
 
 import asyncio
 import json
-import os
 import pathlib
 import sys
 import time
 
+import network
 import torch
-
-sys.path.insert(0, os.path.join(os.path.dirname(__file__), "../../../tools/export"))
-import efficientnet_lite0
 from photo import prepare
 
-network = efficientnet_lite0.load_network()
+model = network.load()
 image = prepare(pathlib.Path(sys.argv[1]).read_bytes())
 
 
 def infer(x) -> int:
     with torch.inference_mode():
-        return int(network(torch.from_numpy(x[None].copy())).argmax())
+        return int(model(torch.from_numpy(x[None].copy())).argmax())
 
 
 async def main() -> None:
