@@ -353,6 +353,32 @@ def test_threads(client):
     assert not errors, errors[:3]
 
 
+def test_threads_with_more_rows_than_there_is_memory_for(client):
+    """Each copies out what others wait for, while they look: nobody is told that the memory is full."""
+    model = client["add_sub"]
+    wrong = []
+
+    def work(seed):
+        rng = np.random.default_rng(seed)
+        for _ in range(40):
+            rows = int(rng.choice([1, 7, 30, 64, 100, 300]))
+            x, y = rng.random((rows, 16), np.float32), rng.random((rows, 16), np.float32)
+            try:
+                answer = model(x, y)
+                if not ((answer["out"] == x + y).all() and (answer["out2"] == x - y).all()):
+                    wrong.append(rows)
+            except infclient.Full as error:
+                wrong.append(str(error))
+            answer = None
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong, wrong
+
+
 def test_cancelled_by_another_thread(client):
     """Its memory must not be another request's before whoever waits for it is up."""
     slow, model = client["sleep"], client["identity"]

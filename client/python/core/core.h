@@ -147,6 +147,7 @@ struct request {
 	uint32_t retry_after_us, queue_us, run_us;
 	bool maybe_executed;
 	uint32_t n_views_in, n_views_out;
+	uint32_t n_copying; /* threads that copy the answer out just now, by way of views */
 	uint32_t n_sleepers; /* threads in inf_wait(), without the GIL: it must not become another request meanwhile */
 	bool is_due;	     /* to be given back when they are up */
 	uint64_t deadline_ns; /* 0 = none */

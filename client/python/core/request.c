@@ -597,18 +597,24 @@ static PyObject *make_answer(struct request *request, bool must_copy)
 							  : outputs_tuple(request, must_copy);
 }
 
-/*
- * Moves the answer to private memory, unless another thread took a view of it meanwhile (making arrays runs
- * Python). False with an error set.
- */
-static bool copy_out(struct request *request)
+/* A private answer. Making it runs Python, so others may run meanwhile; those that want its rows shall wait for us. */
+static PyObject *copy_answer(struct request *request)
 {
 	PyObject *answer;
 
-	/* Others that want its rows shall wait for us. */
 	request->handle->rows_due += request->rows;
+	request->n_copying++;
 	answer = make_answer(request, true);
+	request->n_copying--;
 	request->handle->rows_due -= request->rows;
+	return answer;
+}
+
+/* Moves the answer to private memory, unless another thread took a view of it meanwhile. False with an error set. */
+static bool copy_out(struct request *request)
+{
+	PyObject *answer = copy_answer(request);
+
 	if (!answer)
 		return false;
 	if (request->n_views_out || request->answer) {
@@ -645,10 +651,16 @@ void request_harvest(struct handle *handle, uint32_t rows)
 	}
 }
 
+/* Is there a right to hold it in shared memory? */
+static bool may_view(const struct request *request)
+{
+	const struct handle *handle = request->handle;
+
+	return handle->rows_viewed + request->rows <= handle->depth / 2;
+}
+
 PyObject *request_answer(struct request *request)
 {
-	struct handle *handle = request->handle;
-
 	if (request->state != REQUEST_ENDED || request->error || request->status != INF_OK) {
 		request_raise(request);
 		return NULL;
@@ -659,10 +671,11 @@ PyObject *request_answer(struct request *request)
 		core_raise("given_back", "()");
 		return NULL;
 	}
-	if (request->n_views_out || handle->rows_viewed + request->rows <= handle->depth / 2)
+	/* The views that it has now are those of another thread's copy: they count for nothing. */
+	if (request->n_copying || (request->is_explicit && !request->n_views_out && !may_view(request)))
+		return copy_answer(request);
+	if (request->n_views_out || may_view(request))
 		return make_answer(request, false);
-	if (request->is_explicit)
-		return make_answer(request, true);
 	if (!copy_out(request))
 		return NULL;
 	return request->answer ? Py_NewRef(request->answer) : make_answer(request, false);
