@@ -5,6 +5,7 @@
 #	V=1		print whole commands		WERROR=0	warnings stay warnings
 #	BUILD=build	where to build			SAN=address,undefined | thread
 #	WITH_TORCH=auto | 0 | 1				PYTHON=, LIBTORCH= name a torch to build against
+#	WITH_CUDA=auto | 0 | 1				CUDA_HOME= names the toolkit that compiles the kernels
 #	PREFIX=/usr/local DESTDIR= LIBDIR= BINDIR=	where `make install` puts things
 #
 # Objects of a folder go into one internal archive (build/lib/shm.a, client.a, front.a, executor.a);
@@ -27,6 +28,7 @@ SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
 PLUGINDIR ?= $(LIBDIR)/infbroker/backends
 
 WITH_TORCH ?= auto
+WITH_CUDA ?= auto
 WERROR ?= 1
 SAN ?=
 MUTATE ?= 0
@@ -49,12 +51,13 @@ endif
 
 # --- sources, sorted -------------------------------------------------------------------------------
 
-SHM_SRC := $(sort $(wildcard shm/*.c))
+SHM_SRC := $(sort $(wildcard shm/*.c shm/device/*.c))
 CLIENT_SRC := $(sort $(wildcard client/*.c))
 FRONT_SRC := $(sort $(filter-out broker/main.c,$(wildcard broker/*.c broker/policy/*.c)))
 EXECUTOR_SRC := $(sort $(filter-out broker/executor/main.c,$(wildcard broker/executor/*.c)))
-BUILTIN_SRC := $(sort $(wildcard broker/backends/builtin/*.c))
-TORCH_SRC := $(sort $(wildcard broker/backends/torch/*.cc broker/backends/torch/*.cpp))
+BUILTIN_SRC := $(sort $(wildcard broker/backends/builtin/*.c)) broker/cuda/image.c
+TORCH_SRC := $(sort $(filter-out %/cuda.cc,$(wildcard broker/backends/torch/*.cc)))
+TORCH_CUDA_SRC := $(sort $(filter-out %/cpu.cc,$(wildcard broker/backends/torch/*.cc)))
 TORCH_C_SRC := $(sort $(wildcard broker/backends/torch/*.c))
 TOOL_SRC := $(sort $(wildcard tools/common/*.c))
 SHMCTL_SRC := $(sort $(wildcard tools/shmctl/*.c)) $(TOOL_SRC)
@@ -63,7 +66,7 @@ INFBENCH_SRC := $(sort $(wildcard tools/infbench/*.c))
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
 # Programs that the scripts in tests/ start; each is one file and becomes $(BUILD)/tests/NAME.
 PROGRAM_SRC := $(filter-out %/check_main.c,$(sort $(shell grep -l '^int main' tests/adversary/*.c tests/bench/*.c \
-	tests/integ/*.c tests/stress/*.c tests/support/*.c 2>/dev/null)))
+	tests/gpu/kernels.c tests/integ/*.c tests/stress/*.c tests/support/*.c 2>/dev/null)))
 SUPPORT_SRC := $(filter-out $(PROGRAM_SRC) %/check_main.c,$(sort $(wildcard tests/support/*.c)))
 
 # --- flags -----------------------------------------------------------------------------------------
@@ -97,6 +100,17 @@ LINK := $(CC) $(if $(SAN),$(OPT)) -pie $(ALL_LDFLAGS)
 
 $(BUILD)/obj/shm/%.o $(BUILD)/obj/client/%.o: ALL_CFLAGS += -Wconversion
 
+# --- CUDA: nvcc is found, never installed; without it everything but the kernels is built --------------
+
+CUDA_HOME ?= /usr/local/cuda
+ifneq ($(WITH_CUDA),0)
+NVCC := $(or $(wildcard $(CUDA_HOME)/bin/nvcc),$(shell command -v nvcc 2>/dev/null))
+endif
+ifeq ($(WITH_CUDA)$(NVCC),1)
+$(error WITH_CUDA=1, but there is no nvcc: name its toolkit with CUDA_HOME=)
+endif
+FATBIN := $(if $(NVCC),$(BUILD)/obj/broker/cuda/kernels.fatbin)
+
 # --- torch: found, never installed, by a plain build -------------------------------------------------
 
 ifneq ($(WITH_TORCH),0)
@@ -105,7 +119,15 @@ endif
 ifeq ($(WITH_TORCH)$(TORCH_DIR),1)
 $(error WITH_TORCH=1, but no torch was found: run `make deps`, or name one with PYTHON= or LIBTORCH=)
 endif
-TORCH_PLUGIN := $(if $(and $(TORCH_DIR),$(TORCH_SRC)),$(BUILD)/backends/libinf-backend-torch.so)
+TORCH_PLUGIN := $(if $(TORCH_DIR),$(BUILD)/backends/libinf-backend-torch.so)
+# For CUDA devices: where libtorch has that part, and a toolkit has the runtime's headers.
+CUDA_INCLUDE := $(if $(NVCC),$(wildcard $(dir $(NVCC))../include))
+# libtorch's headers call the runtime, of which its wheel brings the library.
+CUDART := $(firstword $(wildcard $(TORCH_DIR)/../nvidia/cu*/lib/libcudart.so.* $(TORCH_DIR)/lib/libcudart*.so.* \
+	$(CUDA_HOME)/lib64/libcudart.so))
+ifneq ($(and $(TORCH_DIR),$(CUDA_INCLUDE),$(CUDART),$(wildcard $(TORCH_DIR)/lib/libtorch_cuda.so)),)
+TORCH_PLUGIN += $(BUILD)/backends/libinf-backend-torch-cuda.so
+endif
 
 # --- products ----------------------------------------------------------------------------------------
 
@@ -127,6 +149,9 @@ PRODUCTS := $(if $(wildcard broker/main.c),$(BUILD)/infbroker) \
 
 .PHONY: all
 all: $(PRODUCTS) ## build broker, executor, backends, library and tools (default)
+ifeq ($(WITH_CUDA)$(NVCC),auto)
+	@echo '  note     without nvcc: no kernels for CUDA devices (WITH_CUDA=0 silences this)'
+endif
 ifeq ($(WITH_TORCH)$(TORCH_DIR),auto)
 	@echo '  note     without the torch backend (`make deps` fetches torch; WITH_TORCH=0 silences this)'
 endif
@@ -149,10 +174,19 @@ $(BUILD)/obj/%.o: %.cc $(BUILD)/.torch-dir
 	$(Q)$(CXX) $(ALL_CPPFLAGS) $(ALL_CXXFLAGS) -isystem $(TORCH_DIR)/include \
 		-isystem $(TORCH_DIR)/include/torch/csrc/api/include -MMD -MP -c -o $@ $<
 
+# For each architecture that this nvcc knows, and PTX for later ones.
+$(FATBIN): broker/cuda/kernels.cu
+	$(say) NVCC $<
+	$(Q)mkdir -p $(@D)
+	$(Q)$(NVCC) -arch=all -fatbin -Wno-deprecated-gpu-targets -o $@ $<
+$(BUILD)/obj/broker/cuda/image.o: $(FATBIN) $(BUILD)/.fatbin
+$(BUILD)/obj/broker/cuda/image.o: ALL_CPPFLAGS += $(if $(FATBIN),-DINF_KERNELS_FATBIN='"$(abspath $(FATBIN))"')
+
 # Rewritten only when they change, so that what knows them is built anew then.
 REMEMBERED_torch-dir := $(TORCH_DIR)
 REMEMBERED_plugin-dir := $(PLUGINDIR)
-$(BUILD)/.torch-dir $(BUILD)/.plugin-dir: $(BUILD)/.%: FORCE
+REMEMBERED_fatbin := $(FATBIN)
+$(BUILD)/.torch-dir $(BUILD)/.plugin-dir $(BUILD)/.fatbin: $(BUILD)/.%: FORCE
 	@mkdir -p $(@D); echo '$(REMEMBERED_$*)' | cmp -s - $@ || echo '$(REMEMBERED_$*)' > $@
 $(BUILD)/obj/broker/executor/backend.o: $(BUILD)/.plugin-dir
 $(BUILD)/obj/broker/executor/backend.o: ALL_CPPFLAGS += -DINF_PLUGIN_DIR='"$(PLUGINDIR)"'
@@ -177,6 +211,20 @@ $(BUILD)/infbroker: $(call objects,broker/main.c) $(BUILD)/lib/front.a $(BUILD)/
 $(BUILD)/infbroker-executor: $(call objects,broker/executor/main.c) $(BUILD)/lib/executor.a $(BUILD)/lib/shm.a
 	$(say) LINK $@
 	$(Q)$(LINK) -o $@ $^ -ljansson -ldl -lpthread -lm
+
+# The same sources for CUDA are other objects.
+$(BUILD)/obj/cuda/%.o: %.cc $(BUILD)/.torch-dir
+	$(say) CXX '$< (cuda)'
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CXX) $(ALL_CPPFLAGS) $(ALL_CXXFLAGS) -DINF_TORCH_CUDA -isystem $(TORCH_DIR)/include \
+		-isystem $(TORCH_DIR)/include/torch/csrc/api/include -isystem $(CUDA_INCLUDE) -MMD -MP -c -o $@ $<
+
+$(BUILD)/backends/libinf-backend-torch-cuda.so: $(patsubst %.cc,$(BUILD)/obj/cuda/%.o,$(TORCH_CUDA_SRC)) $(BUILD)/.torch-dir
+	$(say) LINK $@
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CXX) -shared $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) -L$(TORCH_DIR)/lib -Wl,-rpath,$(TORCH_DIR)/lib \
+		-Wl,--no-as-needed -ltorch_cuda -Wl,--as-needed -ltorch_cpu -lc10_cuda -lc10 \
+		$(CUDART) -Wl,-rpath,$(dir $(CUDART)) -lpthread
 
 $(BUILD)/backends/libinf-backend-torch.so: $(call objects,$(TORCH_SRC) $(TORCH_C_SRC)) $(BUILD)/.torch-dir
 	$(say) LINK $@
@@ -253,13 +301,25 @@ $(call programs,$(1)): $(call objects,$(1)) $(TEST_LIBS)
 endef
 $(foreach source,$(PROGRAM_SRC),$(eval $(call program,$(source))))
 
+# The software driver that stands in for libcuda.so.1 in tests.
+FAKECUDA_SRC := $(sort $(filter-out %/test_fakecuda.c,$(wildcard tests/fakecuda/*.c)) broker/cuda/twins.c)
+FAKECUDA := $(BUILD)/tests/libfakecuda.so
+$(FAKECUDA): $(call objects,$(FAKECUDA_SRC)) $(BUILD)/lib/shm.a
+	$(say) LINK $@
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(if $(SAN),$(OPT)) -shared $(ALL_LDFLAGS) -o $@ $^ -lpthread
+$(BUILD)/tests/kernels: $(call objects,broker/cuda/twins.c)
+$(BUILD)/tests/test_fakecuda: $(call objects,tests/fakecuda/test_fakecuda.c) $(BUILD)/lib/shm.a
+	$(say) LINK $@
+	$(Q)$(LINK) -o $@ $^ -ldl -lpthread
+
 BENCHES := $(call programs,$(wildcard tests/bench/*.c)) $(BUILD)/tests/idlers
 
 CHECK_LIBS = $(shell pkg-config --libs check)
 
 
 .PHONY: tests
-tests: all $(TESTS) ## build all tests, benches and hammers
+tests: all $(TESTS) $(FAKECUDA) $(BUILD)/tests/test_fakecuda ## build all tests, benches and hammers
 
 
 # --- the Python package: for tests, benches and a look (PYTHONPATH=build/python); users let pip build it -----
@@ -286,9 +346,9 @@ $(BUILD)/python/.built: $(PYTHON_FILES) $(BUILD)/libinfclient.a
 
 # Deps may install a compiler or torch: everything after it happens in a make that looks anew.
 JOBS = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc))
-ASAN := BUILD=$(BUILD)/asan SAN=address,undefined WITH_TORCH=0
-TSAN := BUILD=$(BUILD)/tsan SAN=thread WITH_TORCH=0
-MUTATED := BUILD=$(BUILD)/mutate MUTATE=1 WITH_TORCH=0
+ASAN := BUILD=$(BUILD)/asan SAN=address,undefined WITH_TORCH=0 WITH_CUDA=0
+TSAN := BUILD=$(BUILD)/tsan SAN=thread WITH_TORCH=0 WITH_CUDA=0
+MUTATED := BUILD=$(BUILD)/mutate MUTATE=1 WITH_TORCH=0 WITH_CUDA=0
 export BUILD CC CXX
 
 .PHONY: deps
@@ -325,6 +385,7 @@ model: ## export the demo's network to build/demo/models
 check: deps ## every test: sanitizers, both loops, the real model; at most 25 minutes (R=name: some rows)
 	@tools/setup/apt.sh check
 	@tools/setup/venv.sh python
+	@tools/setup/venv.sh cuda
 	@$(MAKE) --no-print-directory $(JOBS) tests python-package
 	@$(MAKE) --no-print-directory $(JOBS) $(ASAN) tests python-package
 	@$(MAKE) --no-print-directory $(JOBS) $(TSAN) tests
@@ -343,6 +404,11 @@ check-headers: ## each header compiles alone, the public ones as C99, C11 and C+
 	@tests/check-headers.sh
 check-abi: all ## exported symbols against the golden list, man pages, library dependencies
 	@tests/check-abi.sh
+
+.PHONY: check-gpu
+check-gpu: ## kernels and models on the CUDA device of this machine (DRY=1: on the software driver)
+	@$(MAKE) --no-print-directory $(JOBS) tests
+	@$(if $(DRY),,DRIVER=libcuda.so.1) tests/run-set.sh gpu
 
 .PHONY: asan ubsan tsan
 asan: ## units and integration under ASan and UBSan (T=name: some)

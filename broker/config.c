@@ -68,6 +68,7 @@ enum option_id {
 	OPTION_MODELS,
 	OPTION_BUILTIN,
 	OPTION_EXECUTOR,
+	OPTION_DEVICE,
 	OPTION_INSTANCES,
 	OPTION_THREADS,
 	OPTION_LOOP,
@@ -85,6 +86,7 @@ static const struct option fixed_options[] = {
 	{ "models", required_argument, NULL, OPTION_MODELS },
 	{ "builtin", no_argument, NULL, OPTION_BUILTIN },
 	{ "executor", required_argument, NULL, OPTION_EXECUTOR },
+	{ "device", required_argument, NULL, OPTION_DEVICE },
 	{ "instances", required_argument, NULL, OPTION_INSTANCES },
 	{ "threads", required_argument, NULL, OPTION_THREADS },
 	{ "loop", required_argument, NULL, OPTION_LOOP },
@@ -117,6 +119,7 @@ static const char help_head[] =
 	"\n"
 	"Executor (the process that runs the models):\n"
 	"  --executor FILE     its program; default: infbroker-executor beside this program\n"
+	"  --device NAME       cpu, cuda, cuda:N or GPU-UUID; default: cpu\n"
 	"  --instances N       batches that run at once; default: from the cores it may use\n"
 	"  --threads N         threads of each instance; default: from the cores it may use\n"
 	"\n"
@@ -297,6 +300,21 @@ static const char *executor_default(void)
 	return path;
 }
 
+/* Which devices there are only the executor knows; a word that can be none is the administrator's typing error. */
+static int device_parse(struct config *config, const char *text)
+{
+	if (!strcmp(text, "cpu")) {
+		config->device = NULL;
+		return 0;
+	}
+	if (strcmp(text, "cuda") && strncmp(text, "cuda:", 5) && strncmp(text, "GPU-", 4)) {
+		fprintf(stderr, "infbroker: --device %s: must be cpu, cuda, cuda:N or GPU-UUID\n", text);
+		return -EINVAL;
+	}
+	config->device = text;
+	return 0;
+}
+
 static int option_apply(struct config *config, int id, const char *text)
 {
 	uint64_t value;
@@ -314,6 +332,8 @@ static int option_apply(struct config *config, int id, const char *text)
 	case OPTION_EXECUTOR:
 		config->executor_path = text;
 		return 0;
+	case OPTION_DEVICE:
+		return device_parse(config, text);
 	case OPTION_INSTANCES:
 		r = option_number("instances", text, 1, INF_INSTANCES, &value);
 		if (r == 0)

@@ -36,6 +36,7 @@ struct config {
 	bool builtin;		 /* --builtin */
 	bool debug;		 /* --debug: stay dumpable */
 	bool verbose;		 /* --verbose */
+	const char *device;	 /* --device NAME; NULL = the CPU */
 	uint32_t instances;	 /* --instances N, 0 = executor's choice */
 	uint32_t threads;	 /* --threads N per instance, 0 = executor's choice */
 	int32_t spin_ns;	 /* --spin-ns N, -1 = calibrated (tests sweep it) */

@@ -22,7 +22,7 @@
 #define EXECUTOR_FD	3
 #define EXECUTOR_NAME	"infbroker-executor"
 #define ENVIRONMENT_MAX 1024u
-#define ARGUMENTS_MAX	16u
+#define ARGUMENTS_MAX	18u
 #define NUMBERS		3u
 
 extern char **environ;
@@ -61,6 +61,10 @@ static void fill_arguments(const struct config *config, const char *path, uint32
 	}
 	if (config->builtin)
 		argv[n++] = argument("--builtin");
+	if (config->device) {
+		argv[n++] = argument("--device");
+		argv[n++] = argument(config->device);
+	}
 	if (config->instances) {
 		snprintf(numbers[0], sizeof(numbers[0]), "%" PRIu32, config->instances);
 		argv[n++] = argument("--instances");

@@ -14,7 +14,8 @@ allowed() {
 	client/python/*) echo '^(inf|client/python)/' ;; # public calls only
 	client/*) echo '^(inf|shm|client)/' ;;
 	broker/policy/*) echo '^broker/policy/' ;;
-	broker/backends/builtin/*) echo '^(inf|broker/backends/builtin)/' ;;
+	broker/backends/builtin/*) echo '^(inf|shm/device|broker/cuda|broker/backends/builtin)/' ;;
+	broker/cuda/*) echo '^broker/cuda/' ;;
 	broker/backends/torch/*) echo '^(inf|broker/backends/torch)/' ;;
 	broker/executor/backend.c) echo '^(inf|shm|broker/executor|broker/backends/builtin)/' ;;
 	broker/executor/*) echo '^(inf|shm|broker/executor)/' ;;

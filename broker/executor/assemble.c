@@ -3,7 +3,7 @@
 #define _GNU_SOURCE 1
 #include "broker/executor/assemble.h"
 #include "broker/executor/regions.h"
-#include "broker/executor/values.h"
+#include "broker/executor/rows.h"
 #include "shm/signature.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,15 +22,6 @@ uint64_t assemble_now_ns(void)
 }
 
 /* --- checks ------------------------------------------------------------------------------------------------ */
-
-static bool is_allowed(const void *data, const struct inf_tensor_spec *spec, uint64_t bytes)
-{
-	uint64_t n = bytes / inf_dtype_size(spec->dtype);
-
-	if (spec->flags & INF_SPEC_RANGE)
-		return values_in_range(data, spec->dtype, n, spec->value_min, spec->value_max);
-	return !(spec->flags & INF_SPEC_FINITE) || values_are_finite(data, spec->dtype, n);
-}
 
 static bool shape_fits(const struct inf_tensor_spec *spec, uint32_t rows, const struct inf_backend_tensor *output)
 {
@@ -79,49 +70,6 @@ const char *assemble_check_outputs(const struct inf_signature *signature, uint32
 
 /* --- gather --------------------------------------------------------------------------------------------------- */
 
-/* Where input i of an entry lies in its client's region; NULL where that is not mapped. */
-static const void *input_at(const struct assembly *assembly, const struct inf_batch_entry *entry,
-			    const struct loaded_model *model, uint32_t i, const struct inf_ext_tensor **ret_ext)
-{
-	uint64_t row_bytes = model->row_bytes[i];
-	uint64_t bytes = entry->n_rows * row_bytes, skip = entry->first_row * row_bytes;
-
-	*ret_ext = NULL;
-	if (entry->flags & INF_ENTRY_EXT) {
-		const struct inf_ext_tensor *ext = &assembly->ext[entry->ext_idx + i];
-
-		*ret_ext = ext;
-		if (model->signature.flags & INF_SIG_BATCHABLE)
-			return regions_at(entry->session, ext->region, ext->offset + skip, bytes, false);
-		return regions_at(entry->session, ext->region, ext->offset, ext->length, false);
-	}
-	return regions_at(entry->session, entry->in_region,
-			  entry->in_offset + inf_input_offset(&model->signature, entry->rows_total, i) + skip, bytes, false);
-}
-
-/* The shape of an input of `rows` rows. */
-static void set_shape(struct inf_backend_tensor *tensor, const struct inf_tensor_spec *spec, uint32_t rows,
-		      const struct inf_ext_tensor *ext)
-{
-	tensor->dtype = spec->dtype;
-	tensor->rank = spec->rank;
-	tensor->bytes = inf_dtype_size(spec->dtype);
-	for (uint32_t d = 0; d < spec->rank; d++) {
-		tensor->dims[d] = ext ? ext->dims[d] : spec->dims[d];
-		if (!d && spec->flags & INF_SPEC_BATCH)
-			tensor->dims[d] = rows;
-		tensor->bytes *= (uint64_t)tensor->dims[d];
-	}
-}
-
-static bool must_judge(const struct loaded_model *model)
-{
-	for (uint32_t i = 0; i < model->signature.n_inputs; i++)
-		if (model->signature.inputs[i].flags & (INF_SPEC_RANGE | INF_SPEC_FINITE))
-			return true;
-	return false;
-}
-
 static bool grow_scratch(struct assembly *assembly, uint64_t bytes)
 {
 	if (bytes <= assembly->scratch_bytes)
@@ -144,7 +92,7 @@ static uint16_t gather_entry(const struct assembly *assembly, const struct inf_b
 	for (uint32_t i = 0; i < model->signature.n_inputs; i++) {
 		const struct inf_tensor_spec *spec = &model->signature.inputs[i];
 		const struct inf_ext_tensor *ext;
-		const void *from = input_at(assembly, entry, model, i, &ext);
+		const void *from = rows_input_at(&assembly->batch, entry, model, i, &ext);
 		bool whole = ext && !(model->signature.flags & INF_SIG_BATCHABLE);
 		uint64_t bytes = whole ? ext->length : entry->n_rows * model->row_bytes[i];
 		uint8_t *to = (uint8_t *)inputs[i].data + at * model->row_bytes[i];
@@ -153,8 +101,8 @@ static uint16_t gather_entry(const struct assembly *assembly, const struct inf_b
 			return INF_MODEL_ERROR;
 		memcpy(to, from, bytes);
 		if (whole)
-			set_shape(&inputs[i], spec, 1, ext);
-		if (!is_allowed(to, spec, bytes)) {
+			rows_set_shape(&inputs[i], spec, 1, ext);
+		if (!rows_are_allowed(to, spec, bytes)) {
 			*ret_detail = i;
 			return INF_BAD_RANGE;
 		}
@@ -166,18 +114,18 @@ static uint16_t gather_entry(const struct assembly *assembly, const struct inf_b
 static bool use_in_place(struct assembly *assembly, const struct loaded_model *model, uint32_t first, uint32_t n,
 			 struct inf_backend_tensor *inputs)
 {
-	const struct inf_batch_entry *entry = &assembly->entries[first];
+	const struct inf_batch_entry *entry = &assembly->batch.entries[first];
 
-	if (n != 1 || !model->in_place || entry->n_rows != entry->rows_total || must_judge(model))
+	if (n != 1 || !model->in_place || entry->n_rows != entry->rows_total || rows_must_judge(model))
 		return false;
 	for (uint32_t i = 0; i < model->signature.n_inputs; i++) {
 		const struct inf_ext_tensor *ext;
-		const void *from = input_at(assembly, entry, model, i, &ext);
+		const void *from = rows_input_at(&assembly->batch, entry, model, i, &ext);
 
 		if (!from)
 			return false;
 		inputs[i].data = (void *)(uintptr_t)from;
-		set_shape(&inputs[i], &model->signature.inputs[i], entry->n_rows, ext);
+		rows_set_shape(&inputs[i], &model->signature.inputs[i], entry->n_rows, ext);
 	}
 	return true;
 }
@@ -190,61 +138,34 @@ static uint32_t gather(struct assembly *assembly, const struct loaded_model *mod
 	uint32_t rows_max = 0, rows = 0;
 
 	for (uint32_t e = first; e < first + n; e++)
-		rows_max += assembly->entries[e].n_rows;
+		rows_max += assembly->batch.entries[e].n_rows;
 	for (uint32_t i = 0; i < model->signature.n_inputs; i++)
 		bytes += inf_align64(rows_max * model->row_bytes[i]);
 	if (!grow_scratch(assembly, bytes + INF_TENSOR_ALIGN)) {
 		for (uint32_t e = first; e < first + n; e++)
-			assembly->ends[e].status = INF_MODEL_ERROR;
+			assembly->batch.ends[e].status = INF_MODEL_ERROR;
 		return 0;
 	}
 	bytes = 0;
 	for (uint32_t i = 0; i < model->signature.n_inputs; i++) {
 		inputs[i].data = assembly->scratch + bytes;
 		bytes += inf_align64(rows_max * model->row_bytes[i]);
-		set_shape(&inputs[i], &model->signature.inputs[i], 1, NULL);
+		rows_set_shape(&inputs[i], &model->signature.inputs[i], 1, NULL);
 	}
 	for (uint32_t e = first; e < first + n; e++) {
-		struct inf_row_end *end = &assembly->ends[e];
+		struct inf_row_end *end = &assembly->batch.ends[e];
 
-		end->status = gather_entry(assembly, &assembly->entries[e], model, inputs, rows, &end->detail);
+		end->status = gather_entry(assembly, &assembly->batch.entries[e], model, inputs, rows, &end->detail);
 		if (end->status == INF_OK)
-			rows += assembly->entries[e].n_rows;
+			rows += assembly->batch.entries[e].n_rows;
 	}
 	if (model->signature.flags & INF_SIG_BATCHABLE)
 		for (uint32_t i = 0; i < model->signature.n_inputs; i++)
-			set_shape(&inputs[i], &model->signature.inputs[i], rows, NULL);
+			rows_set_shape(&inputs[i], &model->signature.inputs[i], rows, NULL);
 	return rows;
 }
 
 /* --- scatter -------------------------------------------------------------------------------------------------- */
-
-static void write_head(uint8_t *block, const struct inf_batch_entry *entry, const struct loaded_model *model,
-		       const struct inf_backend_tensor *outputs)
-{
-	const struct inf_signature *sig = &model->signature;
-	struct inf_out_head *head = (void *)block;
-	struct inf_out_tensor *tensors = (void *)(block + sizeof(*head));
-
-	head->n_outputs = sig->n_outputs;
-	head->rows = entry->rows_total;
-	head->flags = model->declared ? INF_OUT_DECLARED : 0;
-	if (model->declared)
-		return;
-	for (uint32_t k = 0; k < sig->n_outputs; k++) {
-		bool batch = sig->flags & INF_SIG_BATCHABLE;
-
-		tensors[k] = (struct inf_out_tensor){
-			.dtype = outputs[k].dtype,
-			.rank = outputs[k].rank,
-			.offset = inf_output_offset(sig, entry->rows_total, k),
-			.bytes = batch ? entry->rows_total * model->out_row_bytes[k] : outputs[k].bytes,
-		};
-		memcpy(tensors[k].dims, outputs[k].dims, sizeof(tensors[k].dims));
-		if (batch)
-			tensors[k].dims[0] = entry->rows_total;
-	}
-}
 
 /* Rows [at, at + entry's rows) of the outputs into the entry's block. */
 static uint16_t scatter_entry(const struct inf_batch_entry *entry, const struct loaded_model *model,
@@ -256,7 +177,7 @@ static uint16_t scatter_entry(const struct inf_batch_entry *entry, const struct 
 	if (!block || entry->out_length < inf_output_bytes(sig, entry->rows_total))
 		return INF_MODEL_ERROR;
 	if (!entry->first_row)
-		write_head(block, entry, model, outputs);
+		rows_write_head(block, entry, model, outputs);
 	for (uint32_t k = 0; k < sig->n_outputs; k++) {
 		uint64_t row_bytes = model->out_row_bytes[k];
 		uint8_t *to = block + inf_output_offset(sig, entry->rows_total, k);
@@ -283,8 +204,8 @@ static bool run_group(struct assembly *assembly, const struct loaded_model *mode
 	int r;
 
 	if (use_in_place(assembly, model, first, n, inputs)) {
-		rows = assembly->entries[first].n_rows;
-		assembly->ends[first].status = INF_OK;
+		rows = assembly->batch.entries[first].n_rows;
+		assembly->batch.ends[first].status = INF_OK;
 	} else {
 		rows = gather(assembly, model, first, n, inputs);
 	}
@@ -297,10 +218,10 @@ static bool run_group(struct assembly *assembly, const struct loaded_model *mode
 	if (!r && assemble_check_outputs(sig, rows, outputs, error, sizeof(error)))
 		r = -1;
 	for (uint32_t e = first; !r && e < first + n; e++) {
-		if (assembly->ends[e].status != INF_OK)
+		if (assembly->batch.ends[e].status != INF_OK)
 			continue;
-		assembly->ends[e].status = scatter_entry(&assembly->entries[e], model, outputs, at);
-		at += assembly->entries[e].n_rows;
+		assembly->batch.ends[e].status = scatter_entry(&assembly->batch.entries[e], model, outputs, at);
+		at += assembly->batch.entries[e].n_rows;
 	}
 	model->ops->done(model->handle, assembly->instance);
 	if (r && n == 1)
@@ -310,16 +231,16 @@ static bool run_group(struct assembly *assembly, const struct loaded_model *mode
 
 void assemble_run(struct assembly *assembly, const struct loaded_model *model)
 {
-	uint32_t n = assembly->n_entries;
+	uint32_t n = assembly->batch.n_entries;
 
 	assembly->run_ns = 0;
-	memset(assembly->ends, 0, n * sizeof(assembly->ends[0]));
+	memset(assembly->batch.ends, 0, n * sizeof(assembly->batch.ends[0]));
 	if (run_group(assembly, model, 0, n))
 		return;
 	for (uint32_t e = 0; e < n; e++) {
-		if (assembly->ends[e].status != INF_OK) /* not in the run: it has its status */
+		if (assembly->batch.ends[e].status != INF_OK) /* not in the run: it has its status */
 			continue;
 		if (n == 1 || !run_group(assembly, model, e, 1))
-			assembly->ends[e].status = INF_MODEL_ERROR;
+			assembly->batch.ends[e].status = INF_MODEL_ERROR;
 	}
 }

@@ -11,21 +11,18 @@
 #define BROKER_EXECUTOR_ASSEMBLE_H
 
 #include "broker/executor/executor.h"
+#include "broker/executor/queue.h"
 
-/* A batch in private memory. */
 struct assembly {
 	uint32_t instance; /* number to run as */
-	uint32_t n_entries;
-	struct inf_batch_entry entries[INF_BATCH_MAX];
-	struct inf_ext_tensor ext[INF_EXT_PER_BATCH];
-	struct inf_row_end ends[INF_BATCH_MAX]; /* out */
-	uint64_t run_ns;			/* out: inside the backend */
-	uint8_t *scratch;			/* the gathered inputs; grows, never shrinks */
+	struct batch batch;
+	uint64_t run_ns;  /* out: inside the backend */
+	uint8_t *scratch; /* the gathered inputs; grows, never shrinks */
 	uint64_t scratch_bytes;
 };
 
 /*
- * Runs the batch and fills `ends`. A batch that fails as a whole is run again entry by entry, so that a bad row does not
+ * Runs the batch and fills its `ends`. A batch that fails as a whole is run again entry by entry, so that a bad row does not
  * fail its mates.
  */
 void assemble_run(struct assembly *assembly, const struct loaded_model *model);

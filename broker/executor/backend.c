@@ -3,6 +3,7 @@
 #define _GNU_SOURCE 1
 #include "broker/executor/backend.h"
 #include "broker/backends/builtin/builtin.h"
+#include "broker/executor/device.h"
 #include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
@@ -15,6 +16,8 @@
 #define INF_PLUGIN_DIR "/usr/local/lib/infbroker/backends"
 #endif
 
+static bool wants_device; /* scandir() passes nothing on */
+
 static void add(struct executor *executor, const struct inf_backend_ops *ops, const char *from)
 {
 	struct inf_backend_host host = {
@@ -22,6 +25,7 @@ static void add(struct executor *executor, const struct inf_backend_ops *ops, co
 		.n_instances = executor->n_instances + 1, /* the last one is the loader's, for warm-up */
 		.n_threads = executor->n_threads,
 		.memory_bytes = executor->options.memory_bytes,
+		.device = executor->device ? &executor->device->backend : NULL,
 	};
 	char error[INF_BACKEND_ERROR_BYTES] = "";
 
@@ -31,6 +35,10 @@ static void add(struct executor *executor, const struct inf_backend_ops *ops, co
 	}
 	if (executor->n_backends == EXECUTOR_BACKENDS_MAX) {
 		executor_log("%s: more than %u backends", from, EXECUTOR_BACKENDS_MAX);
+		return;
+	}
+	if (executor->device && !ops->enqueue) {
+		executor_log("%s has no support for devices: its models are not served on %s", from, executor->device->name);
 		return;
 	}
 	if (ops->init && ops->init(&host, error, sizeof(error))) {
@@ -80,11 +88,18 @@ static void plugin_folder(const struct executor *executor, char *to, size_t to_b
 		snprintf(to, to_bytes, "%s", self);
 }
 
+static bool has_suffix(const char *name, const char *suffix)
+{
+	size_t n = strlen(name), n_suffix = strlen(suffix);
+
+	return n > n_suffix && !strcmp(name + n - n_suffix, suffix);
+}
+
+/* Those for devices are linked with libraries that other machines need not have: they are not even opened there. */
 static int is_plugin(const struct dirent *entry)
 {
-	size_t n = strlen(entry->d_name);
-
-	return !strncmp(entry->d_name, "libinf-backend-", 15) && n > 18 && !strcmp(entry->d_name + n - 3, ".so");
+	return !strncmp(entry->d_name, "libinf-backend-", 15) && has_suffix(entry->d_name, ".so") &&
+	       has_suffix(entry->d_name, "-cuda.so") == wants_device;
 }
 
 static void open_folder(struct executor *executor)
@@ -94,6 +109,7 @@ static void open_folder(struct executor *executor)
 	int n;
 
 	plugin_folder(executor, folder, sizeof(folder));
+	wants_device = executor->device;
 	n = scandir(folder, &entries, is_plugin, alphasort);
 	for (int i = 0; i < n; i++) {
 		snprintf(path, sizeof(path), "%s/%s", folder, entries[i]->d_name);
@@ -103,7 +119,7 @@ static void open_folder(struct executor *executor)
 	if (n >= 0)
 		free(entries);
 	if (n <= 0)
-		executor_log("no backend plug-in in %s: only builtin models can be served", folder);
+		executor_log("no backend plug-in%s in %s: only builtin models can be served", wants_device ? " for devices" : "", folder);
 }
 
 void backend_open_all(struct executor *executor)

@@ -2,6 +2,7 @@
 /* control.c - messages of the front, one after another, on the main thread. */
 #define _GNU_SOURCE 1
 #include "broker/executor/control.h"
+#include "broker/executor/device.h"
 #include "broker/executor/instance.h"
 #include "broker/executor/loader.h"
 #include "broker/executor/models.h"
@@ -30,7 +31,7 @@ static void say_hello(struct executor *executor)
 	hello.version = INF_CTL_VERSION;
 	hello.n_instances = executor->n_instances;
 	hello.n_threads = executor->n_threads;
-	snprintf(hello.device, sizeof(hello.device), "cpu");
+	snprintf(hello.device, sizeof(hello.device), "%s", executor->device ? executor->device->name : "cpu");
 	executor_send(executor, &hello);
 }
 

@@ -23,7 +23,10 @@
 #define EXECUTOR_MODELS_MAX 64u
 #define EXECUTOR_BACKENDS_MAX 8u
 
+struct device;
+
 struct options {
+	const char *device; /* "cuda:0"; NULL = the CPU */
 	const char *models_path; /* NULL = none */
 	const char *plugins_path; /* NULL = beside the program */
 	bool builtin;
@@ -47,6 +50,7 @@ struct loaded_model {
 
 struct executor {
 	struct options options;
+	struct device *device; /* NULL = the CPU */
 	const struct inf_backend_ops *backends[EXECUTOR_BACKENDS_MAX];
 	uint32_t n_backends;
 	uint32_t n_instances;

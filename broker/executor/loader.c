@@ -15,7 +15,10 @@
 #include "broker/executor/loader.h"
 #include "broker/executor/assemble.h"
 #include "broker/executor/describe.h"
+#include "broker/executor/flight.h"
+#include "broker/executor/instance.h"
 #include "broker/executor/models.h"
+#include "broker/executor/warm.h"
 #include "shm/signature.h"
 #include <errno.h>
 #include <malloc.h>
@@ -131,24 +134,33 @@ static uint32_t company_begin(struct companion *company, const struct loaded_mod
 	return n;
 }
 
-/* Warms one size up and measures it. */
-static int measure(const struct loaded_model *model, uint32_t instance, uint32_t rows, uint64_t *ret_ns, char *error,
-		   size_t error_bytes)
+/* Warms one size up and measures it. On a device: the model alone, as copies overlap with the batches beside. */
+static int measure(const struct executor *executor, const struct loaded_model *model, uint32_t rows, uint64_t *ret_ns,
+		   char *error, size_t error_bytes)
 {
+	uint32_t instance = executor->n_instances;
 	struct inf_backend_tensor inputs[INF_INPUTS_MAX];
 	uint8_t *block = make_inputs(&model->signature, rows, inputs);
 	uint64_t took[MEASURED_RUNS_MAX], begin_ns = assemble_now_ns();
 	struct companion company[INF_INSTANCES];
 	uint32_t n = 0, n_company = 0, stop = 0;
+	struct warm warm;
 	int r = block ? 0 : -ENOMEM;
 
 	if (r)
 		snprintf(error, error_bytes, "no memory to warm up %u rows", rows);
+	if (!r && executor->device)
+		r = warm_open(&warm, executor->device, &model->signature, rows, inputs, error, error_bytes);
+	if (r) {
+		free(block);
+		return r;
+	}
 	for (uint32_t i = 0; !r && n < MEASURED_RUNS_MAX; i++) {
 		uint64_t run_ns = assemble_now_ns();
 
-		r = run_once(model, instance, rows, inputs, error, error_bytes);
-		if (i + 1 == WARM_RUNS && assemble_now_ns() - run_ns > COMPANY_NS_MIN)
+		r = executor->device ? warm_run(&warm, model, instance, error, error_bytes)
+				     : run_once(model, instance, rows, inputs, error, error_bytes);
+		if (!executor->device && i + 1 == WARM_RUNS && assemble_now_ns() - run_ns > COMPANY_NS_MIN)
 			n_company = company_begin(company, model, instance, rows, &stop);
 		if (i < WARM_RUNS)
 			continue;
@@ -160,6 +172,8 @@ static int measure(const struct loaded_model *model, uint32_t instance, uint32_t
 	for (uint32_t i = 0; i < n_company; i++)
 		pthread_join(company[i].thread, NULL);
 	free(block);
+	if (executor->device)
+		warm_close(&warm);
 	if (r)
 		return r;
 	qsort(took, n, sizeof(took[0]), compare);
@@ -176,7 +190,7 @@ static int warm_up(struct executor *executor, struct loaded_model *model, uint64
 		if (executor->backends[i] == model->ops && model->ops->thread_begin)
 			model->ops->thread_begin(executor->n_instances);
 	for (uint32_t i = 0; i < INF_CTL_BUCKETS && 1u << i <= model->signature.batch_max; i++) {
-		int r = measure(model, executor->n_instances, 1u << i, &time_ns[i], error, error_bytes);
+		int r = measure(executor, model, 1u << i, &time_ns[i], error, error_bytes);
 
 		if (r)
 			return r;
@@ -184,7 +198,7 @@ static int warm_up(struct executor *executor, struct loaded_model *model, uint64
 			executor_log("%s: %u rows take %.3f ms", model->signature.name, 1u << i, (double)time_ns[i] / 1e6);
 	}
 	if (model->signature.batch_max & (model->signature.batch_max - 1))
-		return measure(model, executor->n_instances, model->signature.batch_max, &ignored, error, error_bytes);
+		return measure(executor, model, model->signature.batch_max, &ignored, error, error_bytes);
 	return 0;
 }
 
@@ -236,6 +250,17 @@ static void set_row_bytes(struct loaded_model *model)
 	}
 }
 
+/* On a device: memory for its batches now, so that none fails for want of it later. */
+static int reserve(struct executor *executor, const struct loaded_model *model, char *error, size_t error_bytes)
+{
+	int r = 0;
+
+	for (uint32_t i = 0; executor->device && !r && i < executor->n_instances; i++)
+		for (uint32_t k = 0; !r && k < INSTANCE_FLIGHTS; k++)
+			r = flight_reserve(&executor->instances[i]->flights[k], &model->signature, error, error_bytes);
+	return r;
+}
+
 static struct loaded_model *free_model(struct loaded_model *model)
 {
 	if (model && model->handle)
@@ -268,12 +293,12 @@ static struct loaded_model *load_model(struct executor *executor, const struct i
 	    describe(model, load, sidecar, error, error_bytes))
 		return free_model(model);
 	set_row_bytes(model);
-	if (warm_up(executor, model, loaded->time_ns, error, error_bytes))
+	if (warm_up(executor, model, loaded->time_ns, error, error_bytes) || reserve(executor, model, error, error_bytes))
 		return free_model(model);
 	/* What the largest batches used is in this thread's arena, where no instance would find it. The
 	 * instances' own free pages go as well: once, and a load is rare. */
 	malloc_trim(0);
-	model->in_place = model->ops->in_place && model->ops->in_place(model->handle);
+	model->in_place = !executor->device && model->ops->in_place && model->ops->in_place(model->handle);
 	loaded->in_place = model->in_place;
 	loaded->signature = model->signature;
 	return model;
@@ -304,6 +329,10 @@ static void load_one(struct executor *executor, const struct inf_ctl_load *load)
 
 static void *loader_main(void *arg)
 {
+	const struct executor *executor = arg;
+
+	if (executor->device)
+		device_enter(executor->device);
 	for (;;) {
 		struct inf_ctl_load load;
 

@@ -8,13 +8,14 @@
 #define _GNU_SOURCE 1
 #include "broker/executor/backend.h"
 #include "broker/executor/control.h"
+#include "broker/executor/device.h"
 #include "broker/executor/loader.h"
 #include "broker/executor/memory.h"
+#include "broker/executor/pins.h"
 #include <inf/version.h>
 #include <getopt.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,26 +23,17 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-void executor_log(const char *format, ...)
-{
-	char line[512];
-	va_list args;
-	int n = snprintf(line, sizeof(line), "infbroker-executor: ");
-
-	va_start(args, format);
-	vsnprintf(line + n, sizeof(line) - (size_t)n - 1, format, args);
-	va_end(args);
-	/* One write, so that lines of several threads do not mix. */
-	dprintf(STDERR_FILENO, "%s\n", line);
-}
+/* Four batches on the device: one is copied in, one computes, one is copied out, and one waits. */
+#define DEVICE_INSTANCES 2u
 
 static const char usage[] =
 	"Usage: infbroker-executor [OPTION]...\n"
 	"Loads and runs models for infbroker, which starts it with its socket as file descriptor 3.\n\n"
+	"  --device NAME    cpu, cuda, cuda:N or GPU-UUID; default: cpu\n"
 	"  --models DIR     serve NAME.pt and NAME/VERSION/model.pt from DIR\n"
 	"  --builtin        serve the builtin test models\n"
 	"  --plugins DIR    where backends (libinf-backend-*.so) are; default: beside the program, else as installed\n"
-	"  --instances N    batches that run at once; default: one per CPU that the process may use\n"
+	"  --instances N    batches that run at once; default: one per CPU that the process may use; 2 on a device\n"
 	"  --threads N      threads inside one batch; default: 1\n"
 	"  --spin-ns N      look for a batch so long before sleeping; default: 0\n"
 	"  --memory BYTES   freed activation memory to keep; default: 2 GiB\n"
@@ -72,6 +64,7 @@ static uint64_t parse_number(const char *text)
 static void parse(struct options *options, int argc, char **argv)
 {
 	static const struct option longs[] = {
+		{ "device", required_argument, NULL, 'd' },
 		{ "models", required_argument, NULL, 'm' },  { "builtin", no_argument, NULL, 'b' },
 		{ "plugins", required_argument, NULL, 'p' }, { "instances", required_argument, NULL, 'i' },
 		{ "threads", required_argument, NULL, 't' }, { "memory", required_argument, NULL, 'y' },
@@ -84,6 +77,9 @@ static void parse(struct options *options, int argc, char **argv)
 
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
 		switch (c) {
+		case 'd':
+			options->device = strcmp(optarg, "cpu") ? optarg : NULL;
+			break;
 		case 'm':
 			options->models_path = optarg;
 			break;
@@ -141,6 +137,47 @@ static bool has_front(void)
 	return !getsockopt(EXECUTOR_SOCKET_FD, SOL_SOCKET, SO_TYPE, &type, &bytes) && type == SOCK_SEQPACKET;
 }
 
+/* Without the device that was asked for the models are still served, and a line says how. */
+static void open_device(struct executor *executor)
+{
+	static struct device device;
+	char text[INF_DRIVER_TEXT_BYTES];
+	int r;
+
+	if (!executor->options.device)
+		return;
+	r = device_open(&device, executor->options.device, text);
+	if (r) {
+		executor_log("CPU only: %s", text);
+		return;
+	}
+	executor->device = &device;
+	executor_log("%s is %s (%s), driver for CUDA %d.%d", device.name, device.model, device.uuid, device.driver.version / 1000,
+		     device.driver.version % 1000 / 10);
+}
+
+/* Likewise where it is there, and no backend can use it. */
+static void open_backends(struct executor *executor)
+{
+	int r;
+
+	executor->n_instances = executor->options.n_instances;
+	if (!executor->n_instances)
+		executor->n_instances = executor->device ? DEVICE_INSTANCES : cpus_allowed();
+	if (executor->n_instances > INF_INSTANCES)
+		executor->n_instances = INF_INSTANCES;
+	backend_open_all(executor);
+	if (executor->device && !executor->n_backends) {
+		executor_log("CPU only: no backend works on %s", executor->device->name);
+		executor->device = NULL;
+		open_backends(executor);
+		return;
+	}
+	r = executor->device ? pins_start(executor->device) : 0;
+	if (r)
+		executor_log("clients' memory is not pinned: %s", strerror(-r));
+}
+
 int main(int argc, char **argv)
 {
 	static struct executor executor = { .send_lock = PTHREAD_MUTEX_INITIALIZER };
@@ -156,11 +193,9 @@ int main(int argc, char **argv)
 		prctl(PR_SET_DUMPABLE, 0);
 	block_signals();
 	memory_keep(executor.options.memory_bytes);
-	executor.n_instances = executor.options.n_instances ? executor.options.n_instances : cpus_allowed();
-	if (executor.n_instances > INF_INSTANCES)
-		executor.n_instances = INF_INSTANCES;
+	open_device(&executor);
 	executor.n_threads = executor.options.n_threads ? executor.options.n_threads : 1;
-	backend_open_all(&executor);
+	open_backends(&executor);
 	r = loader_start(&executor);
 	if (r) {
 		executor_log("cannot start a thread: %s", strerror(-r));

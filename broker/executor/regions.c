@@ -10,6 +10,7 @@
  * smaller than the present one).
  */
 #include "broker/executor/regions.h"
+#include "broker/executor/pins.h"
 #include "shm/atomics.h"
 #include "shm/region.h"
 #include <errno.h>
@@ -25,6 +26,7 @@ struct entry {
 	uint8_t *address;
 	uint64_t bytes;
 	bool writable;
+	struct pin *pin; /* NULL = the device cannot reach it */
 };
 
 struct table {
@@ -79,6 +81,7 @@ static void put(struct table *table, const struct entry *entry)
 	slot->address = entry->address;
 	slot->bytes = entry->bytes;
 	slot->writable = entry->writable;
+	slot->pin = entry->pin;
 	/* Release: pairs with the acquire in find(). */
 	inf_store64_release(&slot->key, entry->key);
 }
@@ -142,6 +145,7 @@ int regions_attach(uint32_t session, uint32_t region, int fd, uint64_t bytes, bo
 		return r;
 	}
 	entry.address = address;
+	entry.pin = pins_add(address, bytes, writable);
 	put(present, &entry);
 	return 0;
 }
@@ -153,6 +157,7 @@ void regions_detach(uint32_t session)
 
 		if (!is_live(entry->key) || (entry->key - 1) >> 32 != session)
 			continue;
+		pins_remove(entry->pin);
 		inf_region_unmap(entry->address, entry->bytes, 0);
 		take_away(present, i);
 	}
@@ -168,4 +173,11 @@ void *regions_at(uint32_t session, uint32_t region, uint64_t offset, uint64_t le
 	    (writable && !entry->writable))
 		return NULL;
 	return entry->address + offset;
+}
+
+bool regions_are_pinned(uint32_t session, uint32_t region)
+{
+	const struct entry *entry = find(__atomic_load_n(&present, __ATOMIC_ACQUIRE), key_of(session, region));
+
+	return entry && pin_is_done(entry->pin);
 }

@@ -15,4 +15,7 @@ void regions_detach(uint32_t session);
 /* The memory at [offset, offset + length) of a region, NULL where it is not mapped, not that long, or not writable. Any thread. */
 void *regions_at(uint32_t session, uint32_t region, uint64_t offset, uint64_t length, bool writable);
 
+/* May the device reach that region where it lies? Any thread. */
+bool regions_are_pinned(uint32_t session, uint32_t region);
+
 #endif /* BROKER_EXECUTOR_REGIONS_H */

@@ -11,6 +11,8 @@
  * Walk: entry() -> init() -> load() -> describe() -> [thread_begin() on each instance thread]
  *       -> run(), done(), run(), done(), ... -> unload().
  *
+ * On a device the executor moves the rows itself and calls enqueue() instead of run(), with device memory on both sides.
+ *
  * Errors: 0 or a negative errno, with one line of text in `error` (always NUL-terminated). No exception
  * and no exit() may leave a backend; a crash ends its executor process only.
  * Threads: init, load, describe and unload are called from one thread at a time; run and done from the
@@ -26,7 +28,7 @@
 extern "C" {
 #endif
 
-#define INF_BACKEND_ABI 1u
+#define INF_BACKEND_ABI 2u
 #define INF_BACKEND_ERROR_BYTES 256
 
 /* An opaque loaded model, owned by the backend. */
@@ -46,12 +48,26 @@ struct inf_backend_tensor {
 	int64_t dims[INF_RANK_MAX];
 };
 
+struct CUctx_st;
+struct CUstream_st;
+struct inf_driver; /* shm/device/driver.h: for backends that live in this tree */
+
+/* A CUDA device. Its primary context is current on every thread that calls the backend. */
+struct inf_backend_device {
+	size_t size;	 /* sizeof(struct inf_backend_device) of the caller */
+	int32_t ordinal; /* among those that this process sees */
+	uint32_t reserved;
+	struct CUctx_st *context;
+	const struct inf_driver *driver;
+};
+
 /* What the executor grants a backend; size first, later members may follow. */
 struct inf_backend_host {
 	size_t size;		 /* sizeof(struct inf_backend_host) of the caller */
 	uint32_t n_instances;	 /* instance threads that will call run(), numbered from 0 */
 	uint32_t n_threads;	 /* intra-op threads that each run may use */
 	uint64_t memory_bytes;	 /* what activations may keep cached; 0 = backend's choice */
+	const struct inf_backend_device *device; /* where models run; NULL = the CPU. Lives as long as the process */
 };
 
 struct inf_backend_source {
@@ -93,6 +109,17 @@ struct inf_backend_ops {
 	int (*run)(struct inf_backend_model *model, uint32_t instance, uint32_t rows,
 		   const struct inf_backend_tensor *inputs, uint32_t n_inputs, struct inf_backend_tensor *outputs,
 		   uint32_t n_outputs, char *error, size_t error_bytes);
+
+	/*
+	 * On a device: puts one run on `stream` and returns without waiting for it. inputs[] and outputs[] are device memory,
+	 * aligned to 256 bytes; outputs[] come with the signature's shapes for these rows and room for the largest, are
+	 * written in the order of `stream`, and the model says where a dimension that varies is smaller. Whatever it does on
+	 * streams of its own it joins to `stream`. An error means that nothing was put there that still writes. NULL = no
+	 * device support: its models are not served on one. done() is not called.
+	 */
+	int (*enqueue)(struct inf_backend_model *model, uint32_t instance, uint32_t rows, struct CUstream_st *stream,
+		       const struct inf_backend_tensor *inputs, uint32_t n_inputs, struct inf_backend_tensor *outputs,
+		       uint32_t n_outputs, char *error, size_t error_bytes);
 
 	/* Gives back the outputs of the last run() of this instance, also after a failed run. */
 	void (*done)(struct inf_backend_model *model, uint32_t instance);

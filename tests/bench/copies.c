@@ -107,9 +107,9 @@ int main(int argc, char **argv)
 	samples_init(&samples, 1u << 20);
 	end = samples_now_ns() + ms * 1000000;
 	for (uint64_t i = 0; (begin_ns = samples_now_ns()) < end; i += ROWS) {
-		assembly.n_entries = ROWS;
+		assembly.batch.n_entries = ROWS;
 		for (uint64_t k = 0; k < ROWS; k++)
-			assembly.entries[k] = (struct inf_batch_entry){
+			assembly.batch.entries[k] = (struct inf_batch_entry){
 				.session = SESSION,
 				.in_region = IN,
 				.in_offset = (i + k) % n_blocks * in_stride,
@@ -121,8 +121,8 @@ int main(int argc, char **argv)
 			};
 		assemble_run(&assembly, &model);
 		for (uint32_t k = 0; k < ROWS; k++) {
-			if (assembly.ends[k].status != INF_OK) {
-				fprintf(stderr, "copies: status %u\n", assembly.ends[k].status);
+			if (assembly.batch.ends[k].status != INF_OK) {
+				fprintf(stderr, "copies: status %u\n", assembly.batch.ends[k].status);
 				return 1;
 			}
 		}

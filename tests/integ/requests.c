@@ -116,6 +116,38 @@ static void many_rows(void)
 	inf_close(client);
 }
 
+/* Rows of 4 KiB, many in flight, few and many per request: more than one batch holds. A wrong byte shows where it is from. */
+static void large_rows(void)
+{
+	static const uint32_t rows[] = { 1, 100, 7, 8, 64, 200, 9, 33, 2, 128, 1, 16 };
+	enum { N = sizeof(rows) / sizeof(rows[0]) };
+	struct inf_client *client = open_client();
+	/* Memory for more than is in flight: blocks of outputs lie side by side, and it takes room to find one of 200 rows. */
+	struct inf_model *model = open_model(client, "identity_f32", 2048);
+	struct inf_request *reqs[N];
+
+	for (uint32_t i = 0; i < N && !wrong; i++)
+		reqs[i] = take(model, rows[i]);
+	for (uint32_t round = 0; round < 30 && !wrong; round++) {
+		for (uint32_t i = 0; i < N && !wrong; i++) {
+			uint32_t *in = inf_input(reqs[i], 0);
+
+			for (uint32_t k = 0; k < rows[i] * 1024; k++)
+				in[k] = round << 25 | i << 21 | k;
+			WANT(inf_submit(reqs[i]) == 0);
+		}
+		for (uint32_t i = 0; i < N && !wrong; i++) {
+			const uint32_t *out;
+
+			WANT(inf_wait(reqs[i], in_ms(20000)) == 0 && inf_request_status(reqs[i]) == INF_OK);
+			out = inf_output(reqs[i], 0);
+			for (uint32_t k = 0; k < rows[i] * 1024 && !wrong; k++)
+				WANT(out[k] == (round << 25 | i << 21 | k));
+		}
+	}
+	inf_close(client);
+}
+
 static void scalar_and_varying(void)
 {
 	struct inf_client *client = open_client();
@@ -414,6 +446,7 @@ static const struct {
 } cases[] = {
 	{ "identity", identity },
 	{ "many_rows", many_rows },
+	{ "large_rows", large_rows },
 	{ "scalar_and_varying", scalar_and_varying },
 	{ "named_errors", named_errors },
 	{ "deadline", deadline },

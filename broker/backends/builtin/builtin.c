@@ -2,6 +2,7 @@
 /* builtin.c - see builtin.h. Outputs are views of the inputs where they are equal, else of a block per instance. */
 #define _GNU_SOURCE 1
 #include "broker/backends/builtin/builtin.h"
+#include "broker/backends/builtin/device.h"
 #include <errno.h>
 #include <stdbool.h>
 #include <signal.h>
@@ -36,9 +37,11 @@ struct kind {
 	uint32_t n_inputs, n_outputs, batch_max;
 	int64_t min, max; /* declared range where they differ */
 	bool finite; /* declared for the inputs */
+	int (*enqueue)(const struct device_call *call); /* NULL = not on a device */
 };
 
 static uint64_t cost_base_us = 1000, cost_row_us = 100;
+static bool is_on_device;
 
 /* Room for the outputs of one run of this instance. */
 static void *block(const struct call *call, size_t bytes)
@@ -81,14 +84,14 @@ static int add_sub(const struct call *call)
 	return 0;
 }
 
-static uint64_t cost_ns(const struct call *call)
+static uint64_t cost_ns(uint32_t rows)
 {
-	return (cost_base_us + cost_row_us * call->rows) * 1000;
+	return (cost_base_us + cost_row_us * rows) * 1000;
 }
 
 static int sleep_a_while(const struct call *call)
 {
-	uint64_t ns = cost_ns(call);
+	uint64_t ns = cost_ns(call->rows);
 	struct timespec pause = { .tv_sec = (time_t)(ns / 1000000000u), .tv_nsec = (long)(ns % 1000000000u) };
 
 	while (nanosleep(&pause, &pause) && errno == EINTR)
@@ -106,7 +109,7 @@ static uint64_t now_ns(void)
 
 static int spin(const struct call *call)
 {
-	for (uint64_t until = now_ns() + cost_ns(call); now_ns() < until;)
+	for (uint64_t until = now_ns() + cost_ns(call->rows); now_ns() < until;)
 		;
 	return echo(call);
 }
@@ -194,19 +197,19 @@ static int reverse(const struct call *call)
 }
 
 static const struct kind kinds[] = {
-	{ "identity", echo, INF_U8, INF_U8, 64, 1, 1, BATCH, 0, 0, false },
-	{ "identity_f32", echo, INF_F32, INF_F32, 1024, 1, 1, BATCH, 0, 0, false },
-	{ "dtypes", echo_all, INF_DTYPE_NONE, INF_DTYPE_NONE, 6, INF_DTYPE_N - 1, INF_DTYPE_N - 1, 64, 0, 0, false },
-	{ "add_sub", add_sub, INF_F32, INF_F32, 16, 2, 2, BATCH, 0, 0, false },
-	{ "sleep", sleep_a_while, INF_F32, INF_F32, 1, 1, 1, 16, 0, 0, false },
-	{ "spin", spin, INF_F32, INF_F32, 1, 1, 1, 16, 0, 0, false },
-	{ "crash", crash, INF_U8, INF_U8, 1, 1, 1, 16, 0, 0, false },
-	{ "hang", hang, INF_U8, INF_U8, 1, 1, 1, 1, 0, 0, false },
-	{ "wrong_size", wrong_size, INF_U8, INF_U8, 1, 1, 1, 16, 0, 0, false },
-	{ "index", square, INF_I64, INF_F32, 4, 1, 1, 64, 0, 9, false },
-	{ "scalar", twice, INF_I32, INF_I32, -1, 1, 1, 1, -1000, 1000, false },
-	{ "varying", reverse, INF_F32, INF_F32, -2, 1, 1, 1, 0, 0, false },
-	{ "finite", echo, INF_F32, INF_F32, 4, 1, 1, 64, 0, 0, true },
+	{ "identity", echo, INF_U8, INF_U8, 64, 1, 1, BATCH, 0, 0, false, device_copy },
+	{ "identity_f32", echo, INF_F32, INF_F32, 1024, 1, 1, BATCH, 0, 0, false, device_copy },
+	{ "dtypes", echo_all, INF_DTYPE_NONE, INF_DTYPE_NONE, 6, INF_DTYPE_N - 1, INF_DTYPE_N - 1, 64, 0, 0, false, device_copy },
+	{ "add_sub", add_sub, INF_F32, INF_F32, 16, 2, 2, BATCH, 0, 0, false, device_add_sub },
+	{ "sleep", sleep_a_while, INF_F32, INF_F32, 1, 1, 1, 16, 0, 0, false, device_spin },
+	{ "spin", spin, INF_F32, INF_F32, 1, 1, 1, 16, 0, 0, false, device_spin },
+	{ "crash", crash, INF_U8, INF_U8, 1, 1, 1, 16, 0, 0, false, NULL },
+	{ "hang", hang, INF_U8, INF_U8, 1, 1, 1, 1, 0, 0, false, NULL },
+	{ "wrong_size", wrong_size, INF_U8, INF_U8, 1, 1, 1, 16, 0, 0, false, NULL },
+	{ "index", square, INF_I64, INF_F32, 4, 1, 1, 64, 0, 9, false, device_square },
+	{ "scalar", twice, INF_I32, INF_I32, -1, 1, 1, 1, -1000, 1000, false, device_twice },
+	{ "varying", reverse, INF_F32, INF_F32, -2, 1, 1, 1, 0, 0, false, device_reverse },
+	{ "finite", echo, INF_F32, INF_F32, 4, 1, 1, 64, 0, 0, true, device_copy },
 };
 
 #define N_KINDS (sizeof(kinds) / sizeof(kinds[0]))
@@ -224,12 +227,16 @@ static int init(const struct inf_backend_host *host, char *error, size_t error_b
 		cost_base_us = base;
 		cost_row_us = row;
 	}
-	return 0;
+	is_on_device = host->device;
+	return is_on_device ? builtin_device_init(host->device, error, error_bytes) : 0;
 }
 
 static const char *name_of(unsigned int idx)
 {
-	return idx < N_KINDS ? kinds[idx].name : NULL;
+	for (unsigned int i = 0; i < N_KINDS; i++)
+		if ((!is_on_device || kinds[i].enqueue) && !idx--)
+			return kinds[i].name;
+	return NULL;
 }
 
 static int load(const struct inf_backend_source *source, struct inf_backend_model **ret_model, char *error,
@@ -316,6 +323,22 @@ static int run(struct inf_backend_model *model, uint32_t instance, uint32_t rows
 	return r;
 }
 
+static int enqueue(struct inf_backend_model *model, uint32_t instance, uint32_t rows, struct CUstream_st *stream,
+		   const struct inf_backend_tensor *inputs, uint32_t n_inputs, struct inf_backend_tensor *outputs,
+		   uint32_t n_outputs, char *error, size_t error_bytes)
+{
+	struct device_call call = { stream, rows, n_inputs, inputs, outputs, cost_ns(rows) };
+	int r;
+
+	(void)instance;
+	if (n_inputs != model->kind->n_inputs || n_outputs != model->kind->n_outputs || !model->kind->enqueue)
+		return -EINVAL;
+	r = model->kind->enqueue(&call);
+	if (r)
+		snprintf(error, error_bytes, "%s", builtin_device_error());
+	return r;
+}
+
 static void done(struct inf_backend_model *model, uint32_t instance)
 {
 	(void)model;
@@ -346,6 +369,7 @@ const struct inf_backend_ops *inf_backend_builtin(void)
 		.load = load,
 		.describe = describe,
 		.run = run,
+		.enqueue = enqueue,
 		.done = done,
 		.in_place = in_place,
 		.unload = unload,

@@ -13,6 +13,9 @@
  *	index         i64[batch,4] in 0..9 -> f32[batch,4], the squares
  *	scalar        i32[] in -1000..1000 -> i32[], twice that; does not batch
  *	varying       f32[up to 1024] -> the same reversed; does not batch
+ *	finite        f32[batch,4] without NaN and infinity -> the same
+ *
+ * On a device all but crash, hang and wrong_size, as kernels; sleep is spin.
  */
 #ifndef BROKER_BACKENDS_BUILTIN_BUILTIN_H
 #define BROKER_BACKENDS_BUILTIN_BUILTIN_H

@@ -5,6 +5,7 @@
  * The only C++ of the project is in this folder. guard.h keeps exceptions inside, tensor.cc makes tensors of memory,
  * model.cc loads and runs.
  */
+#include "broker/backends/torch/device.h"
 #include "broker/backends/torch/guard.h"
 #include "broker/backends/torch/model.h"
 #include <ATen/Parallel.h>
@@ -48,6 +49,7 @@ static int init(const struct inf_backend_host *granted, char *error, size_t erro
 	return guard(error, error_bytes, [&] {
 		host.n_instances = granted->n_instances;
 		host.n_threads = granted->n_threads;
+		device_init(granted->device);
 		at::set_num_interop_threads(1);
 		at::set_num_threads(static_cast<int>(host.n_threads));
 		torch::jit::setTensorExprFuserEnabled(false);
@@ -85,15 +87,13 @@ static void thread_begin(uint32_t instance) noexcept
 	});
 }
 
-static int run(struct inf_backend_model *model, uint32_t instance, uint32_t rows, const struct inf_backend_tensor *inputs,
-	       uint32_t n_inputs, struct inf_backend_tensor *outputs, uint32_t n_outputs, char *error,
-	       size_t error_bytes) noexcept
+/* guard() for what runs a model. */
+template <typename F> static int guard_run(char *error, size_t error_bytes, F &&function) noexcept
 {
-	(void)rows;
 	try {
 		return guard(error, error_bytes, [&] {
 			try {
-				model_run(*model, instance, inputs, n_inputs, outputs, n_outputs);
+				function();
 			} catch (const c10::Error &) {
 				throw;
 			} catch (const std::runtime_error &e) {
@@ -106,6 +106,26 @@ static int run(struct inf_backend_model *model, uint32_t instance, uint32_t rows
 		return -EIO;
 	}
 }
+
+static int run(struct inf_backend_model *model, uint32_t instance, uint32_t rows, const struct inf_backend_tensor *inputs,
+	       uint32_t n_inputs, struct inf_backend_tensor *outputs, uint32_t n_outputs, char *error,
+	       size_t error_bytes) noexcept
+{
+	(void)rows;
+	return guard_run(error, error_bytes, [&] { model_run(*model, instance, inputs, n_inputs, outputs, n_outputs); });
+}
+
+#ifdef INF_TORCH_CUDA
+static int enqueue(struct inf_backend_model *model, uint32_t instance, uint32_t rows, struct CUstream_st *stream,
+		   const struct inf_backend_tensor *inputs, uint32_t n_inputs, struct inf_backend_tensor *outputs, uint32_t n_outputs,
+		   char *error, size_t error_bytes) noexcept
+{
+	(void)instance, (void)rows;
+	return guard_run(error, error_bytes, [&] { model_enqueue(*model, stream, inputs, n_inputs, outputs, n_outputs); });
+}
+#else
+static constexpr decltype(inf_backend_ops::enqueue) enqueue = nullptr;
+#endif
 
 static void done(struct inf_backend_model *model, uint32_t instance) noexcept
 {
@@ -144,6 +164,7 @@ static const struct inf_backend_ops ops = {
 	.describe = describe,
 	.thread_begin = thread_begin,
 	.run = run,
+	.enqueue = enqueue,
 	.done = done,
 	.in_place = in_place,
 	.unload = unload,

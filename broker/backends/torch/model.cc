@@ -8,6 +8,7 @@
  * CPU it gained nothing.
  */
 #include "broker/backends/torch/model.h"
+#include "broker/backends/torch/device.h"
 #include "broker/backends/torch/tensor.h"
 #include <algorithm>
 #include <chrono>
@@ -63,7 +64,7 @@ inf_backend_model *model_load(const char *path, uint32_t n_instances)
 {
 	torch::jit::ExtraFilesMap extra{ { "infbroker.json", "" } };
 	auto model = std::make_unique<inf_backend_model>();
-	auto module = torch::jit::load(path, at::kCPU, extra);
+	auto module = torch::jit::load(path, device(), extra);
 
 	module.eval();
 	model->module = torch::jit::freeze_module(module);
@@ -72,8 +73,6 @@ inf_backend_model *model_load(const char *path, uint32_t n_instances)
 	model->in_place = graph_is_shape_only(model->module);
 	return model.release();
 }
-
-using tensors = std::vector<at::Tensor>;
 
 static tensors forward(inf_backend_model &model, const tensors &inputs, bool channels_last)
 {
@@ -96,7 +95,7 @@ static tensors forward(inf_backend_model &model, const tensors &inputs, bool cha
 	else
 		TORCH_CHECK(false, "the model gave a ", result.tagKind(), " instead of tensors");
 	for (auto &output : outputs)
-		output = output.to(at::kCPU).contiguous();
+		output = output.to(device()).contiguous();
 	return outputs;
 }
 
@@ -109,6 +108,7 @@ static double time_forward(inf_backend_model &model, const tensors &inputs, bool
 		auto begin = std::chrono::steady_clock::now();
 
 		forward(model, inputs, channels_last);
+		device_synchronize();
 
 		std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
 
@@ -128,27 +128,40 @@ static void choose_layout(inf_backend_model &model, const tensors &inputs)
 	model.layout_chosen = true;
 }
 
-void model_run(inf_backend_model &model, uint32_t instance, const struct inf_backend_tensor *inputs, uint32_t n_inputs,
-	       struct inf_backend_tensor *outputs, uint32_t n_outputs)
+tensors model_forward(inf_backend_model &model, const struct inf_backend_tensor *inputs, uint32_t n_inputs)
 {
-	c10::InferenceMode mode;
 	tensors arguments;
 
-	TORCH_CHECK(instance < model.outputs.size(), "no such instance");
 	for (uint32_t i = 0; i < n_inputs; i++)
 		arguments.push_back(tensor_from_memory(inputs[i]));
 	/* The executor's warm-up comes before anything else and is alone: nobody shares this flag yet. */
 	if (!model.layout_chosen)
 		choose_layout(model, arguments);
+	return forward(model, arguments, model.channels_last);
+}
+
+static bool is_within(const at::Tensor &tensor, const struct inf_backend_tensor &memory)
+{
+	auto at = static_cast<const char *>(tensor.data_ptr()), begin = static_cast<const char *>(memory.data);
+
+	return at >= begin && at < begin + memory.bytes;
+}
+
+void model_run(inf_backend_model &model, uint32_t instance, const struct inf_backend_tensor *inputs, uint32_t n_inputs,
+	       struct inf_backend_tensor *outputs, uint32_t n_outputs)
+{
+	c10::InferenceMode mode;
+
+	TORCH_CHECK(instance < model.outputs.size(), "no such instance");
 
 	auto &kept = model.outputs[instance];
 
-	kept = forward(model, arguments, model.channels_last);
+	kept = model_forward(model, inputs, n_inputs);
 	TORCH_CHECK(kept.size() == n_outputs, "the model gave ", kept.size(), " outputs, its signature says ", n_outputs);
 	for (uint32_t i = 0; i < n_outputs; i++) {
 		/* An output that is a view of an input would lie in memory that is not ours. */
-		for (const auto &argument : arguments)
-			if (kept[i].storage().data() == argument.storage().data() && kept[i].nbytes())
+		for (uint32_t k = 0; k < n_inputs; k++)
+			if (kept[i].nbytes() && is_within(kept[i], inputs[k]))
 				kept[i] = kept[i].clone();
 		tensor_describe(kept[i], &outputs[i]);
 	}

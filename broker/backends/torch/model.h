@@ -19,10 +19,19 @@ struct inf_backend_model {
 namespace inf
 {
 
+using tensors = std::vector<at::Tensor>;
+
 inf_backend_model *model_load(const char *path, uint32_t n_instances);
 
 /* One run; fills n_outputs descriptions. Throws. */
 void model_run(inf_backend_model &model, uint32_t instance, const struct inf_backend_tensor *inputs, uint32_t n_inputs,
 	       struct inf_backend_tensor *outputs, uint32_t n_outputs);
+
+/* The forward pass alone, wherever the inputs are; results are contiguous. The first one measures the layout. Throws. */
+tensors model_forward(inf_backend_model &model, const struct inf_backend_tensor *inputs, uint32_t n_inputs);
+
+/* cuda.cc: puts one run on `stream`. Throws. */
+void model_enqueue(inf_backend_model &model, struct CUstream_st *stream, const struct inf_backend_tensor *inputs, uint32_t n_inputs,
+		   struct inf_backend_tensor *outputs, uint32_t n_outputs);
 
 } /* namespace inf */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tensor.cc - the one place where memory becomes a torch::Tensor. */
 #include "broker/backends/torch/tensor.h"
+#include "broker/backends/torch/device.h"
 
 namespace inf
 {
@@ -63,7 +64,7 @@ uint8_t dtype_from_torch(at::ScalarType type)
 
 at::Tensor tensor_from_memory(const struct inf_backend_tensor &memory)
 {
-	auto options = at::TensorOptions().dtype(dtype_to_torch(memory.dtype)).device(at::kCPU);
+	auto options = at::TensorOptions().dtype(dtype_to_torch(memory.dtype)).device(device());
 
 	return at::from_blob(memory.data, at::IntArrayRef(memory.dims, memory.rank), options);
 }

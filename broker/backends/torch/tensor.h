@@ -11,7 +11,7 @@ namespace inf
 /* A view over the executor's memory; nothing is copied, nothing is freed. It must not outlive the run. */
 at::Tensor tensor_from_memory(const struct inf_backend_tensor &memory);
 
-/* Describes a contiguous row-major CPU tensor, which the caller keeps alive. Throws for an element type we don't serve. */
+/* Describes a contiguous row-major tensor, which the caller keeps alive. Throws for an element type we don't serve. */
 void tensor_describe(const at::Tensor &tensor, struct inf_backend_tensor *ret);
 
 /* No torch enum crosses the interface: explicit both ways. */

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * kernels.h - what runs on a device besides models: the kernels of kernels.cu, and for each a twin in C.
+ *
+ * A twin runs the whole grid on the CPU and says what memory it touches; tests compare twin and kernel, and the software
+ * driver (tests/fakecuda/) launches twins, whose parameters are then plain addresses.
+ */
+#ifndef BROKER_CUDA_KERNELS_H
+#define BROKER_CUDA_KERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Called with each range of memory that a launch will touch. */
+typedef void (*inf_touch_fn)(void *data, const void *address, size_t bytes, bool is_written);
+
+struct inf_kernel {
+	const char *name;
+	unsigned int n_params;
+	/* params[i] points at the i-th parameter, as in cuLaunchKernel(). */
+	void (*run)(void *const *params);
+	void (*touch)(void *const *params, inf_touch_fn touch, void *data);
+};
+
+/* All of them; ended by one without a name. */
+extern const struct inf_kernel inf_kernels[];
+
+#endif /* BROKER_CUDA_KERNELS_H */

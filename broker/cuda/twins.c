@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* twins.c - the kernels of kernels.cu in C, each as one loop. */
+#include "broker/cuda/kernels.h"
+#include <string.h>
+#include <time.h>
+
+/* Parameter i as what it is. */
+#define P(type, i) (*(type const *)params[i])
+#define N(i)	   P(uint64_t, i)
+#define READS(i, bytes)	 touch(data, P(const void *, i), bytes, false)
+#define WRITES(i, bytes) touch(data, P(const void *, i), bytes, true)
+
+static void copy_run(void *const *params)
+{
+	memcpy(P(void *, 0), P(const void *, 1), N(2));
+}
+
+static void copy_touch(void *const *params, inf_touch_fn touch, void *data)
+{
+	WRITES(0, N(2));
+	READS(1, N(2));
+}
+
+static void add_sub_run(void *const *params)
+{
+	float *sum = P(float *, 0), *difference = P(float *, 1);
+	const float *a = P(const float *, 2), *b = P(const float *, 3);
+
+	for (uint64_t i = 0; i < N(4); i++) {
+		sum[i] = a[i] + b[i];
+		difference[i] = a[i] - b[i];
+	}
+}
+
+static void add_sub_touch(void *const *params, inf_touch_fn touch, void *data)
+{
+	WRITES(0, N(4) * sizeof(float));
+	WRITES(1, N(4) * sizeof(float));
+	READS(2, N(4) * sizeof(float));
+	READS(3, N(4) * sizeof(float));
+}
+
+static void square_run(void *const *params)
+{
+	for (uint64_t i = 0; i < N(2); i++)
+		P(float *, 0)[i] = (float)(P(const int64_t *, 1)[i] * P(const int64_t *, 1)[i]);
+}
+
+static void square_touch(void *const *params, inf_touch_fn touch, void *data)
+{
+	WRITES(0, N(2) * sizeof(float));
+	READS(1, N(2) * sizeof(int64_t));
+}
+
+static void twice_run(void *const *params)
+{
+	*P(int32_t *, 0) = 2 * *P(const int32_t *, 1);
+}
+
+static void twice_touch(void *const *params, inf_touch_fn touch, void *data)
+{
+	WRITES(0, sizeof(int32_t));
+	READS(1, sizeof(int32_t));
+}
+
+static void reverse_run(void *const *params)
+{
+	for (uint64_t i = 0; i < N(2); i++)
+		P(float *, 0)[i] = P(const float *, 1)[N(2) - 1 - i];
+}
+
+static void reverse_touch(void *const *params, inf_touch_fn touch, void *data)
+{
+	WRITES(0, N(2) * sizeof(float));
+	READS(1, N(2) * sizeof(float));
+}
+
+/* It computes nothing, so its twin sleeps: a CPU that plays device has better things to do. */
+static void spin_run(void *const *params)
+{
+	struct timespec pause = { .tv_sec = (time_t)(N(0) / 1000000000u), .tv_nsec = (long)(N(0) % 1000000000u) };
+
+	nanosleep(&pause, NULL);
+}
+
+static void spin_touch(void *const *params, inf_touch_fn touch, void *data)
+{
+	(void)params, (void)touch, (void)data;
+}
+
+const struct inf_kernel inf_kernels[] = {
+	{ "inf_copy", 3, copy_run, copy_touch },
+	{ "inf_add_sub", 5, add_sub_run, add_sub_touch },
+	{ "inf_square", 3, square_run, square_touch },
+	{ "inf_twice", 2, twice_run, twice_touch },
+	{ "inf_reverse", 3, reverse_run, reverse_touch },
+	{ "inf_spin", 1, spin_run, spin_touch },
+	{ NULL, 0, NULL, NULL },
+};

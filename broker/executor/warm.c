@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* warm.c - see warm.h. */
+#include "broker/executor/warm.h"
+#include "broker/executor/assemble.h"
+#include "broker/executor/rows.h"
+#include "shm/signature.h"
+#include <errno.h>
+#include <stdio.h>
+
+/* The largest output of so many rows. */
+static void set_output(struct inf_backend_tensor *tensor, const struct inf_tensor_spec *spec, uint32_t rows)
+{
+	rows_set_shape(tensor, spec, rows, NULL);
+	for (uint32_t d = 0; d < spec->rank; d++)
+		if (tensor->dims[d] < 0)
+			tensor->dims[d] = spec->dims_max[d];
+	tensor->bytes = rows * inf_spec_row_bytes(spec);
+}
+
+static CUresult fill(struct warm *warm, const struct inf_signature *signature, const struct inf_backend_tensor *inputs)
+{
+	const struct inf_driver *driver = &warm->device->driver;
+	CUdeviceptr at = warm->memory;
+	CUresult result = CUDA_SUCCESS;
+
+	for (uint32_t i = 0; !result && i < signature->n_inputs; i++) {
+		warm->inputs[i] = inputs[i];
+		warm->inputs[i].data = (void *)(uintptr_t)at;
+		result = driver->copy_in(at, inputs[i].data, inputs[i].bytes, warm->stream);
+		at += device_align(inputs[i].bytes);
+	}
+	for (uint32_t k = 0; k < signature->n_outputs; k++) {
+		warm->outputs[k].data = (void *)(uintptr_t)at;
+		at += device_align(warm->rows * inf_spec_row_bytes(&signature->outputs[k]));
+	}
+	return result ? result : driver->stream_synchronize(warm->stream);
+}
+
+int warm_open(struct warm *warm, const struct device *device, const struct inf_signature *signature, uint32_t rows,
+	      const struct inf_backend_tensor *inputs, char *error, size_t error_bytes)
+{
+	uint64_t bytes = DEVICE_ALIGN;
+	CUresult result;
+
+	*warm = (struct warm){ .device = device, .rows = rows };
+	for (uint32_t i = 0; i < signature->n_inputs; i++)
+		bytes += device_align(inputs[i].bytes);
+	for (uint32_t k = 0; k < signature->n_outputs; k++)
+		bytes += device_align(rows * inf_spec_row_bytes(&signature->outputs[k]));
+	result = device->driver.stream_create(&warm->stream, CU_STREAM_NON_BLOCKING, 0);
+	if (!result)
+		result = device->driver.mem_alloc(&warm->memory, bytes);
+	if (!result)
+		result = fill(warm, signature, inputs);
+	if (result) {
+		snprintf(error, error_bytes, "warming up %u rows (%llu bytes) on %s: %s", rows, (unsigned long long)bytes, device->name,
+			 inf_driver_error(&device->driver, result));
+		device_ok(device, result, "warming up");
+		warm_close(warm);
+	}
+	return inf_driver_errno(result);
+}
+
+int warm_run(struct warm *warm, const struct loaded_model *model, uint32_t instance, char *error, size_t error_bytes)
+{
+	const struct inf_signature *sig = &model->signature;
+	CUresult result;
+	int r;
+
+	for (uint32_t k = 0; k < sig->n_outputs; k++)
+		set_output(&warm->outputs[k], &sig->outputs[k], warm->rows);
+	r = model->ops->enqueue(model->handle, instance, warm->rows, warm->stream, warm->inputs, sig->n_inputs, warm->outputs,
+				sig->n_outputs, error, error_bytes);
+	result = warm->device->driver.stream_synchronize(warm->stream);
+	if (!r && result) {
+		snprintf(error, error_bytes, "%s", inf_driver_error(&warm->device->driver, result));
+		r = inf_driver_errno(result);
+	}
+	device_ok(warm->device, result, "running a model");
+	if (!r && assemble_check_outputs(sig, warm->rows, warm->outputs, error, error_bytes))
+		r = -EINVAL;
+	return r;
+}
+
+void warm_close(struct warm *warm)
+{
+	/* A run that failed may have left something behind that still works on the memory. */
+	if (warm->stream)
+		device_ok(warm->device, warm->device->driver.stream_synchronize(warm->stream), "ending the warm-up");
+	if (warm->memory)
+		device_ok(warm->device, warm->device->driver.mem_free(warm->memory), "freeing device memory");
+	if (warm->stream)
+		device_ok(warm->device, warm->device->driver.stream_destroy(warm->stream), "closing a stream");
+	*warm = (struct warm){ 0 };
+}

@@ -1,0 +1,121 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# device.sh - the broker with its models on a device, end to end between real processes, on the software driver: every answer is
+# checked, and the driver counts what it saw. DRIVER=libcuda.so.1 runs the same on a real one.
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+. tests/support/broker.sh
+export INF_CUDA_LIBRARY=${DRIVER:-$PWD/$BUILD/tests/libfakecuda.so}
+export FAKECUDA_REPORT=$RUN/violations FAKECUDA_LEDGER=$RUN/ledger
+is_software=$([ -z "${DRIVER-}" ] && echo yes)
+
+no_violation() { # NAME
+	[ -n "$is_software" ] || return
+	if [ -s "$RUN/violations" ]; then
+		not_ok "$1: the driver saw nothing wrong" "$(sort "$RUN/violations" | uniq -c | sort -rn | head -n 5 | tr '\n' ';')"
+		rm -f "$RUN/violations"
+	else
+		ok "$1: the driver saw nothing wrong"
+	fi
+}
+
+is_on_device() { "$BUILD/shmctl" status | grep -q 'device cuda:0'; }
+
+cases="identity many_rows large_rows scalar_and_varying named_errors deadline cancel quota too_many_in_flight event_fd threads after_fork
+	infer_in_one_line pairs"
+hammer() { # NAME: one row and many, one client and several
+	local case
+	for case in $cases; do
+		check "$1: requests $case" "$BUILD/tests/requests" "$SOCKET" "$case"
+	done
+	check "$1: 2 threads x 16 in flight" "$BUILD/tests/checked_load" "$SOCKET" 2 16 1
+	check "$1: 4 threads x 64 in flight of one model" "$BUILD/tests/checked_load" "$SOCKET" 4 64 1 identity
+	no_violation "$1"
+}
+
+if ! "$BUILD/infbroker-executor" --help >/dev/null || { [ -n "$is_software" ] && [ ! -e "$INF_CUDA_LIBRARY" ]; }; then
+	skip "models on a device" "no software driver in this build"
+	finish
+fi
+
+broker_start --builtin --device cuda || { not_ok "start"; finish; }
+if [ -z "$is_software" ] && ! is_on_device; then
+	skip "models on a real device: NOTHING WAS TESTED" "$(grep -m 1 'CPU only' "$RUN/broker.log")"
+	finish
+fi
+check "models are on cuda:0" is_on_device
+hammer "cuda"
+check "the broker ends cleanly" broker_stop
+no_violation "at the end"
+
+broker_start --builtin --device cuda:0 --instances 1 || { not_ok "start"; finish; }
+hammer "one instance"
+check "the broker ends cleanly" broker_stop
+
+[ -n "$is_software" ] || finish
+
+# Clients and executors are killed: what they held is given back, and nobody else notices.
+ledger() { # FIELD...: struct ledger in tests/fakecuda/fake.h
+	local fields="calls violations device_bytes allocations pinned_allocations registrations streams events modules in_bytes out_bytes" field
+	for field; do
+		od -An -t u8 -v -w8 "$RUN/ledger" | sed -n "$(tr ' ' '\n' <<<"$fields" | grep -nx "$field" | cut -d: -f1)p"
+	done | tr -s ' \n' ' '
+}
+held="device_bytes allocations pinned_allocations registrations streams events"
+broker_start --builtin --device cuda || { not_ok "start"; finish; }
+# shellcheck disable=SC2086
+before=$(ledger $held)
+check "200 clients are killed" "$BUILD/tests/kill_clients" "$SOCKET" 200 kill
+for _ in $(seq 100); do
+	# shellcheck disable=SC2086
+	[ "$(ledger $held)" != "$before" ] || break
+	read -r -t 0.05 <> <(:) || true
+done
+# shellcheck disable=SC2086
+check "all that the driver gave is given back ($held:$before)" [ "$(ledger $held)" = "$before" ]
+"$BUILD/tests/checked_load" "$SOCKET" 2 64 4 identity >"$RUN/load" 2>&1 &
+load=$!
+n_killed=0
+for _ in 1 2 3 4 5; do
+	read -r -t 0.5 <> <(:) || true
+	kill -KILL "$(executor_pid)" 2>/dev/null && n_killed=$((n_killed + 1))
+done
+wait $load
+check "$n_killed executors are killed, no answer is wrong or lost: $(cat "$RUN/load")" grep -q '"wrong": 0.*"error": 0' "$RUN/load"
+check "models are on the device again" is_on_device
+check "the broker ends cleanly" broker_stop
+no_violation "kills"
+
+# Slow and irregular: what waits for what shows.
+FAKECUDA_JITTER_US=300 broker_start --builtin --device cuda || { not_ok "start"; finish; }
+hammer "jitter"
+check "the broker ends cleanly" broker_stop
+
+# No memory of a client can be pinned: it goes through the executor's own.
+FAKECUDA_FAULTS="$(for i in $(seq 200); do printf 'cuMemHostRegister_v2:%d:801,' "$i"; done)" \
+	broker_start --builtin --device cuda || { not_ok "start"; finish; }
+hammer "nothing pinned"
+check "one line says so" [ "$(grep -c 'pinning a client' "$RUN/broker.log")" = 1 ]
+check "the broker ends cleanly" broker_stop
+
+# What the administrator asked for is not there: the models are served all the same, and a line says why.
+while read -r what words; do
+	: >"$RUN/broker.log"
+	env="${what%%;*}"
+	name="${what#*;}"
+	env ${env:+"$env"} true
+	if (export ${env:+"$env"} && broker_start --builtin --device "$name" && "$BUILD/shmctl" status | grep -q 'device cpu' &&
+		"$BUILD/tests/requests" "$SOCKET" identity && broker_stop) >"$RUN/out" 2>&1 && grep -q "CPU only: .*$words" "$RUN/broker.log"; then
+		ok "$what: CPU only, $words"
+	else
+		not_ok "$what" "$(tail -n 3 "$RUN/out" "$RUN/broker.log" | tr '\n' ' ')"
+	fi
+done <<'END'
+INF_CUDA_LIBRARY=libnowhere.so;cuda no CUDA driver
+INF_CUDA_LIBRARY=libm.so.6;cuda lacks cuInit
+FAKECUDA_DEVICES=0;cuda sees no device
+;cuda:7 there is no device cuda:7
+;GPU-nonsense fits 0 of 1 devices
+END
+check "a word that is no device" bash -c "! '$BUILD/infbroker' --device gpu0 2>&1 | grep -q listening && '$BUILD/infbroker' --device gpu0 2>&1 | grep -q 'must be cpu, cuda'"
+finish

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * kernels.c - kernels LIBRARY: launches each kernel on cuda:0 of that driver with random inputs of many sizes, and compares
+ * every byte of its outputs, and those around them, with what its twin does on the CPU.
+ */
+#include "broker/cuda/image.h"
+#include "broker/cuda/kernels.h"
+#include "shm/device/driver.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BYTES	 (1u << 20)
+#define GUARD	 256u /* around each buffer: must stay as it was */
+#define BUFFERS	 4u
+#define ROUNDS	 40u
+#define THREADS	 256u
+
+static struct inf_driver driver;
+static CUstream stream;
+static CUdeviceptr device[BUFFERS];
+static uint8_t *host[BUFFERS], *twin[BUFFERS]; /* before and from the device; by the twin */
+static unsigned int n_passed, n_failed;
+
+static void must(CUresult result, const char *what)
+{
+	if (!result)
+		return;
+	printf("NOT OK - %s: %s\n0 passed, 1 failed, 0 skipped\n", what, inf_driver_error(&driver, result));
+	exit(1);
+}
+
+/* Small integers, so that floats are exact in any order; float inputs are made of them too. */
+static void randomize(bool is_float)
+{
+	for (unsigned int b = 0; b < BUFFERS; b++) {
+		for (unsigned int i = 0; i < (BYTES + 2 * GUARD) / 8; i++) {
+			int64_t value = random() % 10;
+			float floats[2] = { (float)(random() % 1000) / 8, (float)(random() % 1000) / 8 };
+
+			memcpy(host[b] + i * 8ul, is_float ? (const void *)floats : (const void *)&value, 8);
+		}
+		memcpy(twin[b], host[b], BYTES + 2 * GUARD);
+		must(driver.copy_in(device[b], host[b], BYTES + 2 * GUARD, stream), "copy in");
+	}
+}
+
+static bool compare(const char *name, uint64_t n)
+{
+	for (unsigned int b = 0; b < BUFFERS; b++)
+		must(driver.copy_out(host[b], device[b], BYTES + 2 * GUARD, stream), "copy out");
+	must(driver.stream_synchronize(stream), name);
+	for (unsigned int b = 0; b < BUFFERS; b++)
+		if (memcmp(host[b], twin[b], BYTES + 2 * GUARD)) {
+			printf("NOT OK - %s of %llu: buffer %u differs from the twin's\n", name, (unsigned long long)n, b);
+			return false;
+		}
+	return true;
+}
+
+/*
+ * Parameters are buffers in order, then n, as many as the kernel has. inf_spin has no buffers. Returns whether kernel and
+ * twin agree.
+ */
+static bool run(const struct inf_kernel *kernel, CUfunction function, uint64_t n)
+{
+	bool has_n = strcmp(kernel->name, "inf_twice") != 0;
+	unsigned int n_buffers = kernel->n_params - has_n;
+	uint64_t values[8], twins[8];
+	void *params[8], *twin_params[8];
+	unsigned int blocks = (unsigned int)((n + THREADS - 1) / THREADS);
+
+	for (unsigned int i = 0; i < kernel->n_params; i++) {
+		values[i] = i < n_buffers ? device[i] + GUARD : n;
+		twins[i] = i < n_buffers ? (uint64_t)(uintptr_t)(twin[i] + GUARD) : n;
+		params[i] = &values[i];
+		twin_params[i] = &twins[i];
+	}
+	must(driver.launch(function, blocks < 300 ? blocks : 300, 1, 1, THREADS, 1, 1, 0, stream, params, NULL), kernel->name);
+	kernel->run(twin_params);
+	return compare(kernel->name, n);
+}
+
+static void check(const struct inf_kernel *kernel, CUmodule module)
+{
+	bool is_float = !strcmp(kernel->name, "inf_add_sub") || !strcmp(kernel->name, "inf_reverse"), is_good = true;
+	uint64_t width = !strcmp(kernel->name, "inf_square") ? 8 : is_float ? 4 : 1;
+	CUfunction function;
+
+	must(driver.module_function(&function, module, kernel->name), kernel->name);
+	for (unsigned int i = 0; is_good && i < ROUNDS; i++) {
+		uint64_t n_max = BYTES / width, n = i < 20 ? i + 1 : (uint64_t)random() % n_max + 1;
+
+		if (i == ROUNDS - 1 && strcmp(kernel->name, "inf_spin") != 0)
+			n = n_max;
+		randomize(is_float);
+		is_good = run(kernel, function, n);
+	}
+	n_passed += is_good;
+	n_failed += !is_good;
+	if (is_good)
+		printf("ok - %s does what its twin does\n", kernel->name);
+}
+
+int main(int argc, char **argv)
+{
+	char text[INF_DRIVER_TEXT_BYTES];
+	CUmodule module;
+	CUdevice cuda0;
+	CUcontext context;
+
+	if (argc != 2)
+		return 2;
+	if (inf_driver_open(&driver, argv[1], text)) {
+		printf("skip - kernels on a device: %s\n0 passed, 0 failed, 1 skipped\n", text);
+		return 0;
+	}
+	must(driver.device_get(&cuda0, 0), "device");
+	must(driver.context_retain(&context, cuda0), "context");
+	must(driver.context_set(context), "context");
+	must(driver.stream_create(&stream, CU_STREAM_NON_BLOCKING, 0), "stream");
+	must(driver.module_load(&module, inf_kernels_image), "the kernels");
+	for (unsigned int b = 0; b < BUFFERS; b++) {
+		must(driver.mem_alloc(&device[b], BYTES + 2 * GUARD), "memory");
+		host[b] = malloc(BYTES + 2 * GUARD);
+		twin[b] = malloc(BYTES + 2 * GUARD);
+		if (!host[b] || !twin[b])
+			return 1;
+	}
+	for (const struct inf_kernel *kernel = inf_kernels; kernel->name; kernel++)
+		check(kernel, module);
+	for (unsigned int b = 0; b < BUFFERS; b++) {
+		must(driver.mem_free(device[b]), "free");
+		free(host[b]);
+		free(twin[b]);
+	}
+	must(driver.module_unload(module), "unload");
+	must(driver.stream_destroy(stream), "stream");
+	must(driver.context_release(cuda0), "context");
+	printf("%u passed, %u failed, 0 skipped\n", n_passed, n_failed);
+	return n_failed != 0;
+}

@@ -1,0 +1,55 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# mutations.sh - ordering mistakes, one patch each in tests/gpu/mutations/, built into an executor of its own: the software
+# driver's race detector must find each, under the same load in which it finds nothing in the code as it is.
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+. tests/support/broker.sh
+export INF_CUDA_LIBRARY=$PWD/$BUILD/tests/libfakecuda.so FAKECUDA_REPORT=$RUN/violations INF_BUILTIN_COST=10,1 FAKECUDA_JITTER_US=200
+if [ -n "${DRIVER-}" ] || [ ! -e "$INF_CUDA_LIBRARY" ] || [ "$BUILD" != "${BUILD%asan}" ]; then
+	skip "ordering mistakes" "built without a sanitizer, and only the software driver finds them"
+	finish
+fi
+
+# build PATCH: an executor with it
+build() {
+	rm -rf "$RUN/source"
+	mkdir -p "$RUN/source/broker/executor"
+	cp broker/executor/flight.c "$RUN/source/broker/executor/"
+	patch -s -d "$RUN/source" -p1 <"$1" || return 1
+	"${CC:-gcc}" -std=gnu17 -O2 -g -fPIC -I. -Iinclude -Wno-unused -c "$RUN/source/broker/executor/flight.c" -o "$RUN/flight.o" &&
+		"${CC:-gcc}" -pie -o "$RUN/executor" "$BUILD/obj/broker/executor/main.o" "$RUN/flight.o" "$BUILD/lib/executor.a" \
+			"$BUILD/lib/shm.a" -ljansson -ldl -lpthread -lm
+}
+
+# load EXECUTOR: small rows (by way of us) and large ones (straight out of the clients' memory)
+load() {
+	rm -f "$RUN/violations"
+	broker_start --builtin --device cuda --executor "$1" || return 1
+	"$BUILD/tests/requests" "$SOCKET" large_rows >"$RUN/said" 2>&1
+	"$BUILD/tests/checked_load" "$SOCKET" 4 200 0.5 identity >>"$RUN/said" 2>&1
+	kill -KILL "$BROKER" 2>/dev/null
+	wait "$BROKER" 2>/dev/null
+	BROKER=
+}
+
+load "$PWD/$BUILD/infbroker-executor"
+if [ -s "$RUN/violations" ]; then
+	not_ok "nothing is found in the code as it is" "$(head -n 3 "$RUN/violations")"
+else
+	ok "nothing is found in the code as it is"
+fi
+for patch in tests/gpu/mutations/*.patch; do
+	name=$(basename "$patch" .patch)
+	if ! build "$patch" >"$RUN/out" 2>&1; then
+		not_ok "$name" "$(tail -n 3 "$RUN/out")"
+		continue
+	fi
+	load "$RUN/executor"
+	if grep -q '^race: ' "$RUN/violations" 2>/dev/null; then
+		ok "$name: $(grep -c '^race: ' "$RUN/violations") x $(grep -m 1 '^race: ' "$RUN/violations" | sed 's/ touch .*//')"
+	else
+		not_ok "$name" "nothing was found; $(tail -n 1 "$RUN/said")"
+	fi
+done
+finish
