@@ -486,7 +486,7 @@ uninstall: ## takes away what install put there
 	rm -f $(addprefix $(D)$(LIBDIR)/,$(SONAME) libinfclient.so libinfclient.a pkgconfig/libinfclient.pc)
 	rm -f $(addprefix $(D)$(INCLUDEDIR)/inf/,$(HEADERS)) $(installed_units)
 	rm -f $(foreach page,$(MAN_PAGES),$(D)$(MANDIR)/man$(subst .,,$(suffix $(page)))/$(notdir $(page)))
-	rm -f $(D)$(PLUGINDIR)/libinf-backend-torch.so
+	rm -f $(addprefix $(D)$(PLUGINDIR)/,libinf-backend-torch.so libinf-backend-torch-cuda.so)
 	-rmdir $(D)$(PLUGINDIR) $(D)$(LIBDIR)/infbroker $(D)$(INCLUDEDIR)/inf 2>/dev/null || :
 
 .PHONY: clean

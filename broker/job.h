@@ -276,6 +276,7 @@ struct executor {
 	bool killed;   /* SIGKILL is on its way, nothing more is sent */
 	bool scan_due; /* models are looked for when every session is attached */
 	uint32_t n_start_failures; /* in a row that did not become READY */
+	uint32_t n_device_losses;  /* in a row, like n_deaths_in_row */
 	struct loop_source control_source, pid_source, timer_source;
 
 	struct instance instances[INF_INSTANCES];

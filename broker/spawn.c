@@ -49,7 +49,7 @@ static char *argument(const char *text)
 }
 
 /* What it is to be started with; `numbers` has room for what argv points to. */
-static void fill_arguments(const struct config *config, const char *path, uint32_t spin_ns,
+static void fill_arguments(const struct config *config, const char *path, bool on_device, uint32_t spin_ns,
 			   char numbers[NUMBERS][16], char *argv[ARGUMENTS_MAX])
 {
 	uint32_t n = 0;
@@ -61,7 +61,7 @@ static void fill_arguments(const struct config *config, const char *path, uint32
 	}
 	if (config->builtin)
 		argv[n++] = argument("--builtin");
-	if (config->device) {
+	if (config->device && on_device) {
 		argv[n++] = argument("--device");
 		argv[n++] = argument(config->device);
 	}
@@ -129,7 +129,7 @@ static int fill_attributes(posix_spawnattr_t *attributes)
 	return r;
 }
 
-int spawn_executor(const struct config *config, const char *path, uint32_t spin_ns, int socket_fd,
+int spawn_executor(const struct config *config, const char *path, bool on_device, uint32_t spin_ns, int socket_fd,
 		   pid_t *ret_pid)
 {
 	posix_spawn_file_actions_t actions;
@@ -144,7 +144,7 @@ int spawn_executor(const struct config *config, const char *path, uint32_t spin_
 		posix_spawn_file_actions_destroy(&actions);
 		return -r;
 	}
-	fill_arguments(config, path, spin_ns, numbers, argv);
+	fill_arguments(config, path, on_device, spin_ns, numbers, argv);
 	fill_environment(environment);
 	r = fill_actions(&actions, socket_fd);
 	if (r == 0)

@@ -15,7 +15,7 @@ void spawn_path(const struct config *config, char path[SPAWN_PATH_BYTES]);
  * Starts it with `socket_fd` as its fd 3; its instances look for work for `spin_ns` before they
  * sleep. 0, or -errno; -ENOENT, -EACCES and the like where the program cannot be executed.
  */
-int spawn_executor(const struct config *config, const char *path, uint32_t spin_ns, int socket_fd,
+int spawn_executor(const struct config *config, const char *path, bool on_device, uint32_t spin_ns, int socket_fd,
 		   pid_t *ret_pid);
 
 #endif /* BROKER_SPAWN_H */

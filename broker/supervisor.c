@@ -43,6 +43,12 @@
 #define BACK_OFF_MIN_NS	   100000000ull
 #define BACK_OFF_MAX_NS	   5000000000ull
 #define STOP_MS		   1000
+/*
+ * An executor that lost its device ends with this (broker/executor/device.h). After so many in a row the models run on the
+ * CPU: a device that is broken would be lost with the next request again, for ever.
+ */
+#define EXIT_DEVICE_LOST   3
+#define DEVICE_LOSSES_MAX  3u
 #define STEADY_NS	   10000000000ull /* READY for so long: its death is not one in a row */
 
 /* In a callback broker.now_ns may be as old as the front's sleep. */
@@ -393,7 +399,8 @@ static int start(struct broker *broker, const char *path)
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return -errno;
-	r = spawn_executor(broker->config, path, broker->spin_ns, pair[1], &executor->pid);
+	r = spawn_executor(broker->config, path, executor->n_device_losses < DEVICE_LOSSES_MAX, broker->spin_ns, pair[1],
+			   &executor->pid);
 	close(pair[1]);
 	if (r < 0) {
 		close(pair[0]);
@@ -555,16 +562,23 @@ static void bury(struct broker *broker)
 	executor->pid = 0;
 }
 
-static void count_death(struct broker *broker)
+static void count_death(struct broker *broker, const siginfo_t *info)
 {
 	struct executor *executor = &broker->executor;
+	bool is_steady = clock_ns() - executor->started_ns > STEADY_NS;
 
 	broker->stats->n_executor_deaths++;
 	if (executor->state == EXECUTOR_STARTING)
 		executor->n_start_failures++;
-	else if (clock_ns() - executor->started_ns > STEADY_NS)
+	else if (is_steady)
 		executor->n_deaths_in_row = 0;
 	executor->n_deaths_in_row++;
+	if (info->si_code != CLD_EXITED || info->si_status != EXIT_DEVICE_LOST || !broker->config->device)
+		return;
+	executor->n_device_losses = is_steady ? 1 : executor->n_device_losses + 1;
+	if (executor->n_device_losses == DEVICE_LOSSES_MAX)
+		log_line("%s was lost %u times in a row: models run on the CPU until infbroker is started anew", broker->config->device,
+			 DEVICE_LOSSES_MAX);
 }
 
 static void on_exit_of_executor(struct loop_source *source, void *context)
@@ -578,7 +592,7 @@ static void on_exit_of_executor(struct loop_source *source, void *context)
 		return;
 	log_death(executor, &info);
 	executor->killed = true;
-	count_death(broker);
+	count_death(broker, &info);
 	bury(broker);
 	executor->state = EXECUTOR_NONE;
 	/* The order matters: jobs leave the batches, then models leave the jobs, then sessions are

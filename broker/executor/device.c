@@ -1,10 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* device.c - see device.h. */
 #include "broker/executor/device.h"
+#include "broker/executor/assemble.h"
 #include "broker/executor/executor.h"
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+/*
+ * A DMA of its own costs a core some microseconds, however large; a copy costs by the byte, and shares one DMA with its
+ * neighbours. The guess: reference/gpu-and-libtorch.md, section 2, "which path".
+ */
+#define DIRECT_BYTES_GUESS (32u << 10)
+#define DIRECT_BYTES_LEAST (4u << 10)
+#define DIRECT_BYTES_MOST  (256u << 10)
+#define CALIBRATE_BYTES	   (64u << 10)
+#define ROUNDS		   5
+#define COPIES		   50
 
 static CUresult open_context(struct device *device)
 {
@@ -48,6 +61,71 @@ int device_open(struct device *device, const char *name, char text[INF_DRIVER_TE
 		.driver = &device->driver,
 	};
 	return inf_driver_errno(result);
+}
+
+/* Core time of queueing one DMA, in ns: the least of several rounds. */
+static uint64_t measure_dma_ns(const struct device *device, CUstream stream, CUdeviceptr to, const void *from)
+{
+	uint64_t best_ns = UINT64_MAX;
+
+	for (int round = 0; round < ROUNDS; round++) {
+		uint64_t begin_ns = assemble_now_ns(), ns;
+
+		for (int i = 0; i < COPIES; i++)
+			if (device->driver.copy_in(to, from, CALIBRATE_BYTES, stream))
+				return 0;
+		ns = (assemble_now_ns() - begin_ns) / COPIES;
+		if (ns < best_ns)
+			best_ns = ns;
+		if (device->driver.stream_synchronize(stream))
+			return 0;
+	}
+	return best_ns;
+}
+
+/* Bytes that a core copies in that time. */
+static uint64_t bytes_in(uint64_t ns, uint8_t *to, const uint8_t *from)
+{
+	uint64_t best_ns = UINT64_MAX;
+
+	for (int round = 0; round < ROUNDS; round++) {
+		uint64_t begin_ns = assemble_now_ns(), took_ns;
+
+		memcpy(to, from, CALIBRATE_BYTES);
+		took_ns = assemble_now_ns() - begin_ns;
+		if (took_ns < best_ns)
+			best_ns = took_ns;
+	}
+	return ns * CALIBRATE_BYTES / (best_ns ? best_ns : 1);
+}
+
+void device_calibrate(struct device *device)
+{
+	const struct inf_driver *driver = &device->driver;
+	uint8_t *from = malloc(CALIBRATE_BYTES);
+	CUstream stream = NULL;
+	CUdeviceptr to = 0;
+	void *pinned = NULL;
+
+	device->direct_bytes_min = DIRECT_BYTES_GUESS;
+	if (from && !driver->stream_create(&stream, CU_STREAM_NON_BLOCKING, 0) && !driver->mem_alloc(&to, CALIBRATE_BYTES) &&
+	    !driver->host_alloc(&pinned, CALIBRATE_BYTES)) {
+		uint64_t ns, bytes;
+
+		memset(from, 1, CALIBRATE_BYTES);
+		ns = measure_dma_ns(device, stream, to, pinned);
+		bytes = ns ? bytes_in(ns, pinned, from) : DIRECT_BYTES_GUESS;
+		device->direct_bytes_min = bytes < DIRECT_BYTES_LEAST ? DIRECT_BYTES_LEAST :
+					   bytes > DIRECT_BYTES_MOST  ? DIRECT_BYTES_MOST :
+									bytes;
+	}
+	if (pinned)
+		device_ok(device, driver->host_free(pinned), "calibrating");
+	if (to)
+		device_ok(device, driver->mem_free(to), "calibrating");
+	if (stream)
+		device_ok(device, driver->stream_destroy(stream), "calibrating");
+	free(from);
 }
 
 void device_enter(const struct device *device)

@@ -22,11 +22,15 @@ struct device {
 	char name[32];	/* "cuda:0" */
 	char model[64]; /* as the driver calls it */
 	char uuid[INF_UUID_TEXT_BYTES];
+	uint64_t direct_bytes_min; /* from here on a DMA of its own costs less of a core than a copy into pinned memory */
 	struct inf_backend_device backend; /* what plug-ins see of it */
 };
 
 /* Opens driver, device and context; `name` as inf_driver_find_device() takes it. 0, or a negative errno with a text. */
 int device_open(struct device *device, const char *name, char text[INF_DRIVER_TEXT_BYTES]);
+
+/* Measures direct_bytes_min: some ms. Where that fails a guess stays. */
+void device_calibrate(struct device *device);
 
 /* Makes the context current on the calling thread. */
 void device_enter(const struct device *device);

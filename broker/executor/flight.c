@@ -16,12 +16,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/*
- * Below this a copy by a core into pinned memory beside others, and one DMA for all, beats a DMA of its own.
- * Source: reference/gpu-and-libtorch.md, section 2; to be measured at start on the device at hand.
- */
-#define DIRECT_BYTES_MIN (32u << 10)
-
 #define OK(call, what) device_ok(flight->device, flight->device->driver.call, what)
 
 /* --- memory ------------------------------------------------------------------------------------------------ */
@@ -134,12 +128,13 @@ static uint16_t copy_input(struct flight *flight, const struct inf_batch_entry *
 		return INF_MODEL_ERROR;
 	if (whole)
 		rows_set_shape(&flight->inputs[i], spec, 1, ext);
-	if (bytes >= DIRECT_BYTES_MIN && !(spec->flags & (INF_SPEC_RANGE | INF_SPEC_FINITE)) &&
-	    regions_are_pinned(entry->session, ext ? ext->region : entry->in_region))
-		return flush(flight, run) && OK(copy_in(flight->memory->device + at, from, bytes, flight->tracks->in),
-						"copying a row in")
-			       ? INF_OK
-			       : INF_MODEL_ERROR;
+	if (bytes >= flight->device->direct_bytes_min && !(spec->flags & (INF_SPEC_RANGE | INF_SPEC_FINITE)) &&
+	    regions_are_pinned(entry->session, ext ? ext->region : entry->in_region)) {
+		bool is_good = flush(flight, run) &&
+			       OK(copy_in(flight->memory->device + at, from, bytes, flight->tracks->in), "copying a row in");
+
+		return is_good ? INF_OK : INF_MODEL_ERROR;
+	}
 	memcpy(flight->memory->host + at, from, bytes);
 	if (!rows_are_allowed(flight->memory->host + at, spec, bytes))
 		return INF_BAD_RANGE;
@@ -176,8 +171,8 @@ static bool lay_out(struct flight *flight, uint32_t rows)
 }
 
 /*
- * Rows of entries [first, first + n) one behind the other; those that are not OK are left out. Input by input, so that what
- * is copied together lies together; an entry that one input rules out is overwritten by the next one.
+ * Rows of entries [first, first + n) one behind the other; those that are not OK are left out, and overwritten by the next
+ * one. What goes through our memory waits until its neighbours are there too: one run of bytes per input.
  */
 static bool gather(struct flight *flight, uint32_t first, uint32_t n)
 {
@@ -259,7 +254,7 @@ static bool copy_output(struct flight *flight, uint32_t first, uint32_t n, uint3
 		if (flight->batch.ends[e].status != INF_OK)
 			continue;
 		at += entry->n_rows;
-		if (block && piece.bytes >= DIRECT_BYTES_MIN && regions_are_pinned(entry->session, entry->out_region)) {
+		if (block && piece.bytes >= flight->device->direct_bytes_min && regions_are_pinned(entry->session, entry->out_region)) {
 			flight->direct[e] |= (uint16_t)(1u << k);
 			if (!OK(copy_out(block + piece.to, flight->memory->device + piece.from, piece.bytes, flight->tracks->out),
 				"copying a result out"))

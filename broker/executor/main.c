@@ -173,6 +173,11 @@ static void open_backends(struct executor *executor)
 		open_backends(executor);
 		return;
 	}
+	if (executor->device)
+		device_calibrate(executor->device);
+	if (executor->device && executor->options.verbose)
+		executor_log("%s: from %llu bytes on by DMA from where they lie", executor->device->name,
+			     (unsigned long long)executor->device->direct_bytes_min);
 	r = executor->device ? pins_start(executor->device) : 0;
 	if (r)
 		executor_log("clients' memory is not pinned: %s", strerror(-r));

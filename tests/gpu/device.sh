@@ -86,12 +86,19 @@ check "models are on the device again" is_on_device
 check "the broker ends cleanly" broker_stop
 no_violation "kills"
 
+# A device that is lost with the first memory of a client, again and again: after three times the CPU serves.
+FAKECUDA_FAULTS=cuMemHostRegister_v2:1:700 broker_start --builtin --device cuda || { not_ok "start"; finish; }
+check "a device that is always lost: right answers in the end" "$BUILD/tests/checked_load" "$SOCKET" 2 16 1 identity
+check "on the CPU" bash -c "'$BUILD/shmctl' status | grep -q 'device cpu' && grep -q 'was lost 3 times in a row' '$RUN/broker.log'"
+check "the broker ends cleanly" broker_stop
+
 # Slow and irregular: what waits for what shows.
 FAKECUDA_JITTER_US=300 broker_start --builtin --device cuda || { not_ok "start"; finish; }
 hammer "jitter"
 check "the broker ends cleanly" broker_stop
 
 # No memory of a client can be pinned: it goes through the executor's own.
+: >"$RUN/broker.log"
 FAKECUDA_FAULTS="$(for i in $(seq 200); do printf 'cuMemHostRegister_v2:%d:801,' "$i"; done)" \
 	broker_start --builtin --device cuda || { not_ok "start"; finish; }
 hammer "nothing pinned"

@@ -437,9 +437,9 @@ bool request_is_over(struct request *request)
 {
 	struct session *session = request->handle->session;
 
-	if (request->state == REQUEST_QUEUED && session->epoch != core_epoch) {
+	if (request->state == REQUEST_QUEUED && (session->epoch != core_epoch || session->is_lost)) {
 		lane_unqueue(request);
-		end_errno(request, -EOWNERDEAD);
+		end_errno(request, session->epoch != core_epoch ? -EOWNERDEAD : -ECONNRESET);
 	} else if (request->state == REQUEST_FLIGHT) {
 		int r = session->epoch == core_epoch ? inf_poll(request->req) : -EOWNERDEAD;
 

@@ -512,8 +512,10 @@ int lane_watch(struct lane *lane, PyObject *loop)
 		Py_BEGIN_ALLOW_THREADS
 		fd = inf_fd(lane->session->client);
 		Py_END_ALLOW_THREADS
-		if (fd < 0)
+		if (fd < 0) {
+			lane->session->is_lost |= fd == -ECONNRESET;
 			return core_raise("from_errno", "(is)", -fd, "no descriptor for the event loop");
+		}
 		lane->fd = fd;
 	}
 	drop_closed(lane);
