@@ -119,6 +119,9 @@ void device_calibrate(struct device *device)
 					   bytes > DIRECT_BYTES_MOST  ? DIRECT_BYTES_MOST :
 									bytes;
 	}
+	/* A measurement that failed may have left copies behind that still use the memory. */
+	if (stream)
+		device_ok(device, driver->stream_synchronize(stream), "calibrating");
 	if (pinned)
 		device_ok(device, driver->host_free(pinned), "calibrating");
 	if (to)
