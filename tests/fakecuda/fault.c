@@ -1,168 +1,140 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fault.c - errors by script, errors that stick, what was wrong and what was left. */
+/* fault.c - errors by script. */
 #define _GNU_SOURCE 1
 #include "tests/fakecuda/fake.h"
 #include "shm/device/driver.h"
-#include <fcntl.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
-#define FAULTS_MAX 256u
-#define NAMES_MAX  128u
+#define FAULTS_MAX 1024u
 
-pthread_mutex_t fake_lock = PTHREAD_MUTEX_INITIALIZER;
-static struct ledger own_ledger;
-struct ledger *ledger = &own_ledger;
+static const char *const names[CALLS] = {
+#define NAME(member, symbol, params) #symbol,
+	INF_DRIVER_CALLS(NAME)
+#undef NAME
+};
 
-static struct {
-	char call[48];
-	uint64_t occurrence;
-	int code; /* -1 = hang */
+uint64_t call_counts[CALLS];
+
+static struct fault {
+	int call;
+	uint64_t n;
+	int code;
 } faults[FAULTS_MAX];
 static unsigned int n_faults;
 
-static struct {
-	const char *call;
-	uint64_t n;
-} counts[NAMES_MAX];
-
-static CUresult stuck;
-extern _Thread_local bool has_context; /* calls.c */
-
-uint64_t setting(const char *name, uint64_t otherwise)
+const char *call_name(enum call call)
 {
-	const char *text = getenv(name);
-
-	return text && *text ? strtoull(text, NULL, 10) : otherwise;
+	return names[call];
 }
 
-static void __attribute__((constructor)) read_faults(void)
+static size_t bare_length(const char *name)
 {
-	const char *at = getenv("FAKECUDA_FAULTS"), *once = getenv("FAKECUDA_FAULTS_ONCE");
-	int fd = once && *once ? open(once, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600) : -1;
+	size_t n = strlen(name);
 
-	if (once && *once && fd < 0)
-		return;
-	if (fd >= 0)
-		close(fd);
-	while (at && *at && n_faults < FAULTS_MAX) {
-		unsigned long long occurrence;
-		char code[16];
-		int n = 0;
+	return n > 3 && !strcmp(name + n - 3, "_v2") ? n - 3 : n;
+}
 
-		if (sscanf(at, "%47[^:,]:%llu:%15[^,]%n", faults[n_faults].call, &occurrence, code, &n) != 3) {
-			fprintf(stderr, "fakecuda: FAKECUDA_FAULTS is CALL:N:CODE,...: %s\n", at);
+int call_by_name(const char *name)
+{
+	size_t n = bare_length(name);
+
+	for (int i = 0; i < (int)CALLS; i++)
+		if (bare_length(names[i]) == n && !strncmp(names[i], name, n))
+			return i;
+	return -1;
+}
+
+static int add(const char *name, uint64_t n, int code)
+{
+	int call = call_by_name(name);
+
+	if (call < 0 || n_faults == FAULTS_MAX)
+		return -1;
+	faults[n_faults++] = (struct fault){ call, n ? n : call_counts[call] + 1, code };
+	return 0;
+}
+
+/* 0 where the text is none. */
+static int code_of(const char *text)
+{
+	if (!strcmp(text, "hang"))
+		return FAKECUDA_HANG;
+	if (!strcmp(text, "block"))
+		return FAKECUDA_BLOCK;
+	return text[0] == '~' ? FAKECUDA_LATE(strtol(text + 1, NULL, 10)) : (int)strtol(text, NULL, 10);
+}
+
+void fault_read(const char *text)
+{
+	while (text && *text) {
+		unsigned long long n;
+		char name[48], code[16];
+		int length = 0;
+
+		if (sscanf(text, "%47[^:,]:%llu:%15[^,]%n", name, &n, code, &length) != 3 || !code_of(code) ||
+		    add(name, n, code_of(code))) {
+			fprintf(stderr, "fakecuda: FAKECUDA_FAULTS is CALL:N:CODE,...: %s\n", text);
 			abort();
 		}
-		faults[n_faults].occurrence = occurrence;
-		faults[n_faults++].code = strcmp(code, "hang") ? atoi(code) : -1;
-		at += n;
-		at += *at == ',';
+		text += length;
+		text += *text == ',';
 	}
 }
 
-static void __attribute__((constructor)) open_ledger(void)
+static void __attribute__((noreturn)) block(void)
 {
-	const char *path = getenv("FAKECUDA_LEDGER");
-	int fd = path && *path ? open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600) : -1;
-	void *page = MAP_FAILED;
-
-	if (fd >= 0 && !ftruncate(fd, sizeof(*ledger)))
-		page = mmap(NULL, sizeof(*ledger), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (page != MAP_FAILED)
-		ledger = page;
-	if (fd >= 0)
-		close(fd);
+	pthread_mutex_unlock(&fake.lock);
+	for (;;)
+		pause();
 }
 
-static void append(const char *path, const char *line)
+CUresult fault_of(enum call call, uint64_t n, bool is_queued)
 {
-	int fd = path && *path ? open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600) : STDERR_FILENO;
+	struct context *context = context_find(current_handle);
 
-	(void)!write(fd, line, strlen(line));
-	if (fd > STDERR_FILENO)
-		close(fd);
-}
-
-void violation(const char *format, ...)
-{
-	char line[512];
-	va_list args;
-	int n;
-
-	va_start(args, format);
-	n = vsnprintf(line, sizeof(line) - 1, format, args);
-	va_end(args);
-	if (n < 0 || (size_t)n > sizeof(line) - 2)
-		n = sizeof(line) - 2;
-	line[n] = '\n';
-	line[n + 1] = 0;
-	ledger->violations++;
-	append(getenv("FAKECUDA_REPORT"), line);
-}
-
-void stick(CUresult error)
-{
-	stuck = error;
-	streams_wake();
-}
-
-bool is_stuck(void)
-{
-	return stuck;
-}
-
-/* How often it was called, this time included. `name` is a literal. */
-static uint64_t count(const char *name)
-{
-	for (unsigned int i = 0; i < NAMES_MAX; i++) {
-		if (!counts[i].call)
-			counts[i].call = name;
-		if (!strcmp(counts[i].call, name))
-			return ++counts[i].n;
-	}
-	abort();
-}
-
-CUresult call_begin(const char *name, bool needs_context)
-{
-	uint64_t n;
-
-	pthread_mutex_lock(&fake_lock);
-	ledger->calls++;
-	n = count(name);
 	for (unsigned int i = 0; i < n_faults; i++) {
-		if (strcmp(faults[i].call, name) || faults[i].occurrence != n)
+		int code = faults[i].code;
+
+		if (faults[i].call != (int)call || faults[i].n != n)
 			continue;
-		if (faults[i].code < 0) {
-			pthread_mutex_unlock(&fake_lock);
-			for (;;)
-				pause();
-		}
-		if (inf_driver_is_fatal((CUresult)faults[i].code))
-			stick((CUresult)faults[i].code);
-		pthread_mutex_unlock(&fake_lock);
-		return (CUresult)faults[i].code;
+		if (code == FAKECUDA_BLOCK || (code == FAKECUDA_HANG && !is_queued))
+			block();
+		if (code == FAKECUDA_HANG)
+			pending_fault.is_stalled = true;
+		else if (code <= FAKECUDA_LATE(0) && is_queued)
+			pending_fault.error = (CUresult)(FAKECUDA_LATE(0) - code);
+		if (code < 0)
+			return CUDA_SUCCESS;
+		if (context && inf_driver_is_fatal((CUresult)code))
+			context_stick(context, (CUresult)code);
+		return (CUresult)code;
 	}
-	if (!stuck && (!needs_context || has_context))
-		return CUDA_SUCCESS;
-	if (!stuck)
-		violation("%s without a current context", name);
-	pthread_mutex_unlock(&fake_lock);
-	return stuck ? stuck : CUDA_ERROR_INVALID_CONTEXT;
+	return CUDA_SUCCESS;
 }
 
-CUresult call_end(CUresult result)
+/* --- for tests ------------------------------------------------------------------------------------------------------- */
+
+EXPORT uint64_t fakecuda_calls(const char *name)
 {
-	pthread_mutex_unlock(&fake_lock);
-	return result;
+	uint64_t n = UINT64_MAX;
+	int call = call_by_name(name);
+
+	pthread_mutex_lock(&fake.lock);
+	if (call >= 0)
+		n = call_counts[call];
+	pthread_mutex_unlock(&fake.lock);
+	return n;
 }
 
-CUresult call_end_waiting(void)
+EXPORT int fakecuda_fault(const char *name, uint64_t n, int code)
 {
-	return call_end(stuck);
+	int r;
+
+	pthread_mutex_lock(&fake.lock);
+	r = add(name, n, code);
+	pthread_mutex_unlock(&fake.lock);
+	return r;
 }

@@ -1,209 +1,349 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * stream.c - a stream is a thread with a queue. Operations of one engine (copies in, copies out, computing) never overlap,
- * those of different engines do.
- */
+/* stream.c - operations, queues of them, and the calls about streams. */
 #define _GNU_SOURCE 1
 #include "tests/fakecuda/fake.h"
-#include "broker/cuda/kernels.h"
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+#include <sys/prctl.h>
 
-enum engine { ENGINE_IN, ENGINE_OUT, ENGINE_COMPUTE, ENGINES };
+const char *const op_names[] = { "copy in", "copy out", "copy", "fill", "kernel", "record", "wait", "call", "write of a value",
+				 "wait for a value", "graph" };
 
-pthread_cond_t event_done = PTHREAD_COND_INITIALIZER;
-static pthread_mutex_t engines[ENGINES] = { PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER };
-static CUstream streams;
+static struct stream *streams; /* those that were destroyed and still run, too */
+static uint64_t last_number;
 
-static void sleep_ns(uint64_t ns)
+/* --- records ------------------------------------------------------------------------------------------------------ */
+
+struct record *record_new(void)
 {
-	struct timespec pause = { .tv_sec = (time_t)(ns / 1000000000u), .tv_nsec = (long)(ns % 1000000000u) };
+	struct record *record = calloc(1, sizeof(*record));
 
-	if (ns)
-		nanosleep(&pause, NULL);
+	if (!record)
+		abort();
+	record->n_refs = 1;
+	return record;
 }
 
-static void jitter(unsigned int *seed)
+struct record *record_ref(struct record *record)
 {
-	uint64_t most_us = setting("FAKECUDA_JITTER_US", 0);
-
-	if (most_us)
-		sleep_ns((uint64_t)rand_r(seed) % (most_us * 1000));
+	record->n_refs++;
+	return record;
 }
 
-static void run_kernel(const struct op *op)
+void record_unref(struct record *record)
 {
-	void *params[8];
-
-	for (unsigned int i = 0; i < 8; i++)
-		params[i] = (void *)(uintptr_t)&op->params[i];
-	op->kernel->run(params);
-	sleep_ns(setting("FAKECUDA_KERNEL_US", 0) * 1000);
+	if (record && !--record->n_refs)
+		free(record);
 }
 
-/* Without the lock. */
-static void run_on_engine(const struct op *op)
+CUresult record_wait(struct record *record, const struct context *context)
 {
-	enum engine engine = op->kind == OP_COPY_IN ? ENGINE_IN : op->kind == OP_COPY_OUT ? ENGINE_OUT : ENGINE_COMPUTE;
-	uint64_t mbps = setting("FAKECUDA_COPY_MBPS", 0);
-
-	pthread_mutex_lock(&engines[engine]);
-	if (op->kind == OP_KERNEL)
-		run_kernel(op);
-	else if (op->kind == OP_FILL)
-		memset(op->to, (int)op->params[0], op->bytes);
-	else
-		memcpy(op->to, op->from, op->bytes);
-	if (mbps && engine != ENGINE_COMPUTE)
-		sleep_ns(op->bytes * 1000 / mbps);
-	pthread_mutex_unlock(&engines[engine]);
+	while (!record->is_done)
+		pthread_cond_wait(&fake.done, &fake.lock);
+	clock_join(host_clock(), &record->clock);
+	record_unref(record);
+	return context->error;
 }
 
-/* With the lock, which it gives up meanwhile. */
-static void run(const struct op *op)
-{
-	struct CUevent_st *event = op->event;
+/* --- operations ----------------------------------------------------------------------------------------------------- */
 
-	switch (op->kind) {
-	case OP_RECORD:
-		if (event->n_done < op->record)
-			event->n_done = op->record;
-		pthread_cond_broadcast(&event_done);
+struct op *op_new(enum op_kind kind)
+{
+	struct op *op = calloc(1, sizeof(*op));
+
+	if (!op)
+		abort();
+	op->kind = kind;
+	return op;
+}
+
+void op_free(struct op *op)
+{
+	record_unref(op->record);
+	if (op->exec)
+		exec_unref(op->exec);
+	free(op->staging);
+	free(op->touches);
+	free(op);
+}
+
+void op_touch(struct op *op, uint64_t address, size_t bytes, bool is_written)
+{
+	if (!bytes)
 		return;
-	case OP_WAIT:
-		while (event->n_done < op->record && !is_stuck())
-			pthread_cond_wait(&event_done, &fake_lock);
-		return;
-	case OP_CALL:
-		order_publish(&op->clock);
-		pthread_mutex_unlock(&fake_lock);
-		op->function(op->data);
-		break;
-	default:
-		pthread_mutex_unlock(&fake_lock);
-		run_on_engine(op);
+	op->touches = realloc(op->touches, (op->n_touches + 1) * sizeof(op->touches[0]));
+	if (!op->touches)
+		abort();
+	op->touches[op->n_touches++] = (struct touch){ address, bytes, is_written };
+}
+
+CUresult op_check(const struct op *op, const struct context *context)
+{
+	for (unsigned int i = 0; i < op->n_touches; i++) {
+		const struct touch *touch = &op->touches[i];
+		enum look look = range_look(RANGE_OF_DEVICE | RANGE_OF_HOST, touch->address, touch->bytes, context->device,
+					    touch->is_written);
+
+		if (look == LOOK_GOOD)
+			continue;
+		violation("%s %s[%#llx, +%zu), which %s", op->kernel ? op->kernel->name : op_names[op->kind],
+			  op->kernel ? "touches " : "of ", (unsigned long long)touch->address, touch->bytes,
+			  look_text(look, touch->address, touch->bytes));
+		return op->kernel ? CUDA_ERROR_ILLEGAL_ADDRESS : CUDA_ERROR_INVALID_VALUE;
 	}
-	pthread_mutex_lock(&fake_lock);
+	return CUDA_SUCCESS;
+}
+
+/* --- queues ----------------------------------------------------------------------------------------------------------- */
+
+/* Who comes before it is known now, as a rule: whether and when it runs does not matter. */
+static void judge(struct stream *stream, struct op *op)
+{
+	struct clock *known = &stream->known;
+
+	if (stream->n_done == stream->n_queued) {
+		*known = stream->clock;
+		stream->is_unsure = false;
+	}
+	clock_join(known, &op->clock);
+	if (op->kind == OP_WAIT_WORD || op->kind == OP_GRAPH || (op->kind == OP_WAIT && !op->record->is_known))
+		stream->is_unsure = true;
+	if (stream->is_unsure)
+		return;
+	if (op->kind == OP_WAIT) {
+		clock_join(known, &op->record->clock);
+	} else if (op->kind == OP_RECORD) {
+		op->record->clock = *known;
+		op->record->is_known = true;
+	} else if (op->kind <= OP_KERNEL) {
+		known->at[stream->entity]++;
+		op->is_racing = race_check(op, known, stream->entity, stream->number);
+		op->clock = *known;
+		op->is_judged = true;
+	}
+}
+
+void stream_put(struct stream *stream, struct op *op)
+{
+	op->next = NULL;
+	op->clock = *host_clock();
+	judge(stream, op);
+	op->queued_ns = now_ns();
+	op->is_stalled = pending_fault.is_stalled;
+	op->late_error = pending_fault.error;
+	pending_fault = (struct pending_fault){ 0 };
+	*stream->last = op;
+	stream->last = &op->next;
+	stream->n_queued++;
+	pthread_cond_signal(&stream->changed);
+}
+
+CUresult stream_submit(struct stream *stream, struct op *op)
+{
+	if (stream->capture)
+		return capture_add(stream, op);
+	stream_put(stream, op);
+	return CUDA_SUCCESS;
+}
+
+struct record *stream_mark(struct stream *stream)
+{
+	struct op *op = op_new(OP_RECORD);
+
+	op->record = record_new();
+	stream_put(stream, op);
+	return record_ref(op->record);
+}
+
+struct stream *stream_get(CUstream handle, const struct context *context, const char *what, CUresult *ret_error)
+{
+	struct stream *stream = object_get(KIND_STREAM, (uintptr_t)handle, what);
+
+	*ret_error = CUDA_ERROR_INVALID_HANDLE;
+	if (!stream || stream->object.context == context)
+		return stream;
+	violation("%s: the stream belongs to another context", what);
+	return NULL;
+}
+
+bool streams_use(uint64_t address, size_t bytes)
+{
+	for (const struct stream *stream = streams; stream; stream = stream->next)
+		for (const struct op *op = stream->first; op; op = op->next)
+			for (unsigned int i = 0; i < op->n_touches; i++)
+				if (address < op->touches[i].address + op->touches[i].bytes &&
+				    op->touches[i].address < address + bytes)
+					return true;
+	return false;
+}
+
+void streams_wake(const struct context *context)
+{
+	for (struct stream *stream = streams; stream; stream = stream->next)
+		if (stream->object.context == context)
+			pthread_cond_broadcast(&stream->changed);
+	pthread_cond_broadcast(&fake.done);
+}
+
+static void leave(struct stream *stream)
+{
+	struct stream **at = &streams;
+
+	while (*at != stream)
+		at = &(*at)->next;
+	*at = stream->next;
+	entity_end(stream->entity, &stream->clock);
+	pthread_cond_destroy(&stream->changed);
+	free(stream);
 }
 
 static void *stream_main(void *arg)
 {
-	CUstream stream = arg;
-	unsigned int seed = stream->entity;
+	struct stream *stream = arg;
 
-	pthread_mutex_lock(&fake_lock);
+	prctl(PR_SET_NAME, "fake-stream");
+	prctl(PR_SET_TIMERSLACK, 1ul);
+	pthread_mutex_lock(&fake.lock);
 	for (;;) {
 		struct op *op = stream->first;
 
 		if (!op && stream->is_ending)
 			break;
-		if (!op || is_stuck()) {
-			pthread_cond_wait(&stream->changed, &fake_lock);
+		if (!op) {
+			pthread_cond_wait(&stream->changed, &fake.lock);
 			continue;
 		}
-		pthread_mutex_unlock(&fake_lock);
-		jitter(&seed);
-		pthread_mutex_lock(&fake_lock);
-		run(op);
+		engine_run(stream, op);
 		stream->first = op->next;
 		if (!stream->first)
 			stream->last = &stream->first;
 		stream->n_done++;
-		pthread_cond_broadcast(&stream->changed);
-		free(op->owned);
-		free(op);
+		op_free(op);
+		pthread_cond_broadcast(&fake.done);
 	}
-	pthread_mutex_unlock(&fake_lock);
+	leave(stream);
+	pthread_mutex_unlock(&fake.lock);
 	return NULL;
 }
 
-CUstream stream_new(void)
+/* No signal handler of the program runs on a thread of ours. */
+static bool start_thread(struct stream *stream)
 {
-	CUstream stream = calloc(1, sizeof(*stream));
+	sigset_t all, before;
+	pthread_t thread;
+	int r;
 
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	r = pthread_create(&thread, NULL, stream_main, stream);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (!r)
+		pthread_detach(thread);
+	return !r;
+}
+
+/* What it has is done first, as on the real one; whoever destroys it does not wait for that. */
+void stream_end(struct stream *stream)
+{
+	object_remove(&stream->object);
+	stream->is_ending = true;
+	pthread_cond_signal(&stream->changed);
+	ledger->streams--;
+}
+
+/* --- calls -------------------------------------------------------------------------------------------------------------- */
+
+CUresult cuStreamCreateWithPriority(CUstream *ret, unsigned int flags, int priority)
+{
+	struct stream *stream;
+
+	BEGIN(cuStreamCreateWithPriority, NEEDS_CONTEXT);
+	/* Any number will do: the real one takes the nearest that there is. */
+	(void)priority;
+	if (flags & ~CU_STREAM_NON_BLOCKING || !ret)
+		return call_end(CUDA_ERROR_INVALID_VALUE);
+	stream = calloc(1, sizeof(*stream));
 	if (!stream)
 		abort();
 	stream->entity = entity_new(&stream->clock);
+	if (!stream->entity) {
+		free(stream);
+		return call_end(CUDA_ERROR_OUT_OF_MEMORY);
+	}
+	stream->number = ++last_number;
+	stream->random = settings.seed * 0x9e3779b97f4a7c15ull + stream->number * 0xbf58476d1ce4e5b9ull + 1;
 	stream->last = &stream->first;
 	pthread_cond_init(&stream->changed, NULL);
-	if (pthread_create(&stream->thread, NULL, stream_main, stream))
-		abort();
 	stream->next = streams;
 	streams = stream;
+	if (!start_thread(stream)) {
+		leave(stream);
+		return call_end(CUDA_ERROR_OUT_OF_MEMORY);
+	}
+	object_add(&stream->object, KIND_STREAM, context);
 	ledger->streams++;
-	return stream;
+	*ret = (CUstream)(uintptr_t)stream->object.handle;
+	return call_end(CUDA_SUCCESS);
 }
 
-void stream_end(CUstream stream)
+CUresult cuStreamDestroy_v2(CUstream handle)
 {
-	CUstream *at = &streams;
+	struct stream *stream;
 
-	while (*at != stream)
-		at = &(*at)->next;
-	*at = stream->next;
-	ledger->streams--;
-	if (!stream->first)
-		entity_end(stream->entity, &stream->clock);
-	stream->is_ending = true;
-	pthread_cond_broadcast(&stream->changed);
-	/* The queue is done first, as on the real one; whoever destroys it does not wait for that. */
-	pthread_detach(stream->thread);
+	BEGIN(cuStreamDestroy_v2, NEEDS_CONTEXT);
+	stream = object_get(KIND_STREAM, (uintptr_t)handle, "cuStreamDestroy");
+	if (!stream)
+		return call_end(CUDA_ERROR_INVALID_HANDLE);
+	if (stream->capture)
+		return call_end(capture_breaks(stream, "cuStreamDestroy"));
+	stream_end(stream);
+	return call_end(CUDA_SUCCESS);
 }
 
-void stream_put(CUstream stream, const struct op *op)
+CUresult cuStreamSynchronize(CUstream handle)
 {
-	struct op *copy = malloc(sizeof(*copy));
+	struct stream *stream;
 
-	if (!copy)
-		abort();
-	*copy = *op;
-	copy->next = NULL;
-	clock_join(&stream->clock, host_clock());
-	stream->clock.at[stream->entity]++;
-	copy->clock = stream->clock;
-	order_check(copy, stream->entity);
-	*stream->last = copy;
-	stream->last = &copy->next;
-	stream->n_queued++;
-	pthread_cond_broadcast(&stream->changed);
+	BEGIN(cuStreamSynchronize, NEEDS_CONTEXT | IS_UNSAFE_IN_CAPTURE);
+	stream = object_get(KIND_STREAM, (uintptr_t)handle, "cuStreamSynchronize");
+	if (!stream)
+		return call_end(CUDA_ERROR_INVALID_HANDLE);
+	if (stream->capture)
+		return call_end(capture_breaks(stream, "cuStreamSynchronize"));
+	return call_end(record_wait(stream_mark(stream), stream->object.context));
 }
 
-void stream_wait_idle(CUstream stream)
+CUresult cuStreamQuery(CUstream handle)
 {
-	uint64_t n = stream->n_queued;
-	struct clock clock = stream->clock;
+	struct stream *stream;
 
-	while (stream->n_done < n && !is_stuck())
-		pthread_cond_wait(&stream->changed, &fake_lock);
-	clock_join(host_clock(), &clock);
+	BEGIN(cuStreamQuery, NEEDS_CONTEXT | IS_UNSAFE_IN_CAPTURE);
+	stream = object_get(KIND_STREAM, (uintptr_t)handle, "cuStreamQuery");
+	if (!stream)
+		return call_end(CUDA_ERROR_INVALID_HANDLE);
+	if (stream->capture)
+		return call_end(capture_breaks(stream, "cuStreamQuery"));
+	if (stream->n_done < stream->n_queued)
+		return call_end(CUDA_ERROR_NOT_READY);
+	clock_join(host_clock(), &stream->clock);
+	return call_end(CUDA_SUCCESS);
 }
 
-/* Whoever waits looks again. */
-void streams_wake(void)
+CUresult cuLaunchHostFunc(CUstream handle, CUhostFn function, void *data)
 {
-	for (CUstream stream = streams; stream; stream = stream->next)
-		pthread_cond_broadcast(&stream->changed);
-	pthread_cond_broadcast(&event_done);
-}
+	struct stream *stream;
+	CUresult result;
+	struct op *op;
 
-bool stream_is_known(const struct CUstream_st *stream)
-{
-	const struct CUstream_st *at = streams;
-
-	while (at && at != stream)
-		at = at->next;
-	return at;
-}
-
-bool streams_use(const void *address, size_t bytes)
-{
-	const char *begin = address;
-
-	for (CUstream stream = streams; stream; stream = stream->next)
-		for (const struct op *op = stream->first; op; op = op->next)
-			for (unsigned int i = 0; i < op->n_touches; i++)
-				if (begin < op->touches[i].address + op->touches[i].bytes && op->touches[i].address < begin + bytes)
-					return true;
-	return false;
+	BEGIN(cuLaunchHostFunc, NEEDS_CONTEXT | IS_QUEUED);
+	stream = stream_get(handle, context, "cuLaunchHostFunc", &result);
+	if (!stream)
+		return call_end(result);
+	if (!function)
+		return call_end(CUDA_ERROR_INVALID_VALUE);
+	op = op_new(OP_CALL);
+	op->function = function;
+	op->data = data;
+	return call_end(stream_submit(stream, op));
 }

@@ -6,7 +6,7 @@ set -u
 cd "$(dirname "$0")/../.." || exit 1
 . tests/support/broker.sh
 export INF_CUDA_LIBRARY=${DRIVER:-$PWD/$BUILD/tests/libfakecuda.so}
-export FAKECUDA_REPORT=$RUN/violations FAKECUDA_LEDGER=$RUN/ledger
+export FAKECUDA_REPORT=$RUN/violations FAKECUDA_LEDGER_LIVE=$RUN/ledger
 is_software=$([ -z "${DRIVER-}" ] && echo yes)
 
 no_violation() { # NAME
