@@ -22,7 +22,7 @@
 #define EXECUTOR_FD	3
 #define EXECUTOR_NAME	"infbroker-executor"
 #define ENVIRONMENT_MAX 1024u
-#define ARGUMENTS_MAX	18u
+#define ARGUMENTS_MAX	16u
 #define NUMBERS		3u
 
 extern char **environ;

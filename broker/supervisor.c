@@ -43,11 +43,7 @@
 #define BACK_OFF_MIN_NS	   100000000ull
 #define BACK_OFF_MAX_NS	   5000000000ull
 #define STOP_MS		   1000
-/*
- * An executor that lost its device ends with this (broker/executor/device.h). After so many in a row the models run on the
- * CPU: a device that is broken would be lost with the next request again, for ever.
- */
-#define EXIT_DEVICE_LOST   3
+/* Then models run on the CPU: a device that is broken would be lost with the next request again, for ever. */
 #define DEVICE_LOSSES_MAX  3u
 #define STEADY_NS	   10000000000ull /* READY for so long: its death is not one in a row */
 
@@ -573,7 +569,7 @@ static void count_death(struct broker *broker, const siginfo_t *info)
 	else if (is_steady)
 		executor->n_deaths_in_row = 0;
 	executor->n_deaths_in_row++;
-	if (info->si_code != CLD_EXITED || info->si_status != EXIT_DEVICE_LOST || !broker->config->device)
+	if (info->si_code != CLD_EXITED || info->si_status != INF_EXIT_DEVICE_LOST || !broker->config->device)
 		return;
 	executor->n_device_losses = is_steady ? 1 : executor->n_device_losses + 1;
 	if (executor->n_device_losses == DEVICE_LOSSES_MAX)

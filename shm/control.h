@@ -40,6 +40,8 @@
 #define INF_CTL_VERSION 1u /* of messages and layout together */
 #define INF_CTL_FDS_MAX 3u
 #define INF_CTL_TEXT_BYTES 160u
+/* Exit status of an executor whose device is lost to its process. */
+#define INF_EXIT_DEVICE_LOST 3
 #define INF_CTL_BUCKETS 9u /* batch sizes 1, 2, 4, ... 256 */
 
 /* features, agreed in HELLO (intersection) */

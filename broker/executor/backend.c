@@ -16,8 +16,6 @@
 #define INF_PLUGIN_DIR "/usr/local/lib/infbroker/backends"
 #endif
 
-static bool wants_device; /* scandir() passes nothing on */
-
 static void add(struct executor *executor, const struct inf_backend_ops *ops, const char *from)
 {
 	struct inf_backend_host host = {
@@ -95,31 +93,32 @@ static bool has_suffix(const char *name, const char *suffix)
 	return n > n_suffix && !strcmp(name + n - n_suffix, suffix);
 }
 
-/* Those for devices are linked with libraries that other machines need not have: they are not even opened there. */
 static int is_plugin(const struct dirent *entry)
 {
-	return !strncmp(entry->d_name, "libinf-backend-", 15) && has_suffix(entry->d_name, ".so") &&
-	       has_suffix(entry->d_name, "-cuda.so") == wants_device;
+	return !strncmp(entry->d_name, "libinf-backend-", 15) && has_suffix(entry->d_name, ".so");
 }
 
 static void open_folder(struct executor *executor)
 {
 	char folder[4096], path[8192];
 	struct dirent **entries;
-	int n;
+	int n, n_fit = 0;
 
 	plugin_folder(executor, folder, sizeof(folder));
-	wants_device = executor->device;
 	n = scandir(folder, &entries, is_plugin, alphasort);
 	for (int i = 0; i < n; i++) {
-		snprintf(path, sizeof(path), "%s/%s", folder, entries[i]->d_name);
-		open_plugin(executor, path);
+		/* Those for devices are linked with libraries that other machines need not have. */
+		if (has_suffix(entries[i]->d_name, "-cuda.so") == !!executor->device) {
+			snprintf(path, sizeof(path), "%s/%s", folder, entries[i]->d_name);
+			open_plugin(executor, path);
+			n_fit++;
+		}
 		free(entries[i]);
 	}
 	if (n >= 0)
 		free(entries);
-	if (n <= 0)
-		executor_log("no backend plug-in%s in %s: only builtin models can be served", wants_device ? " for devices" : "", folder);
+	if (!n_fit)
+		executor_log("no backend plug-in%s in %s: only builtin models can be served", executor->device ? " for devices" : "", folder);
 }
 
 void backend_open_all(struct executor *executor)

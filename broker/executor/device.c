@@ -83,10 +83,10 @@ static uint64_t measure_dma_ns(const struct device *device, CUstream stream, CUd
 	return best_ns;
 }
 
-/* Bytes that a core copies in that time. */
+/* Bytes that a core copies in that time, within reason. */
 static uint64_t bytes_in(uint64_t ns, uint8_t *to, const uint8_t *from)
 {
-	uint64_t best_ns = UINT64_MAX;
+	uint64_t best_ns = UINT64_MAX, bytes;
 
 	for (int round = 0; round < ROUNDS; round++) {
 		uint64_t begin_ns = assemble_now_ns(), took_ns;
@@ -96,7 +96,10 @@ static uint64_t bytes_in(uint64_t ns, uint8_t *to, const uint8_t *from)
 		if (took_ns < best_ns)
 			best_ns = took_ns;
 	}
-	return ns * CALIBRATE_BYTES / (best_ns ? best_ns : 1);
+	bytes = ns * CALIBRATE_BYTES / (best_ns ? best_ns : 1);
+	if (bytes < DIRECT_BYTES_LEAST)
+		return DIRECT_BYTES_LEAST;
+	return bytes < DIRECT_BYTES_MOST ? bytes : DIRECT_BYTES_MOST;
 }
 
 void device_calibrate(struct device *device)
@@ -110,14 +113,11 @@ void device_calibrate(struct device *device)
 	device->direct_bytes_min = DIRECT_BYTES_GUESS;
 	if (from && !driver->stream_create(&stream, CU_STREAM_NON_BLOCKING, 0) && !driver->mem_alloc(&to, CALIBRATE_BYTES) &&
 	    !driver->host_alloc(&pinned, CALIBRATE_BYTES)) {
-		uint64_t ns, bytes;
+		uint64_t ns = measure_dma_ns(device, stream, to, pinned);
 
 		memset(from, 1, CALIBRATE_BYTES);
-		ns = measure_dma_ns(device, stream, to, pinned);
-		bytes = ns ? bytes_in(ns, pinned, from) : DIRECT_BYTES_GUESS;
-		device->direct_bytes_min = bytes < DIRECT_BYTES_LEAST ? DIRECT_BYTES_LEAST :
-					   bytes > DIRECT_BYTES_MOST  ? DIRECT_BYTES_MOST :
-									bytes;
+		if (ns)
+			device->direct_bytes_min = bytes_in(ns, pinned, from);
 	}
 	/* A measurement that failed may have left copies behind that still use the memory. */
 	if (stream)
@@ -144,5 +144,5 @@ bool device_ok(const struct device *device, CUresult result, const char *what)
 	if (!inf_driver_is_fatal(result))
 		return false;
 	executor_log("%s is lost to this process, which ends", device->name);
-	_exit(DEVICE_EXIT);
+	_exit(INF_EXIT_DEVICE_LOST);
 }

@@ -12,7 +12,6 @@
 #include <inf/backend.h>
 
 #define DEVICE_ALIGN 256u /* of tensors: what libtorch's allocator gives, and no kernel asks for more */
-#define DEVICE_EXIT  3	  /* exit status of an executor that lost its device */
 
 struct device {
 	struct inf_driver driver;

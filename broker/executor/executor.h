@@ -5,6 +5,8 @@
  *	control thread (main)   messages of the front; maps regions; exits when the front hangs up
  *	loader thread           loads, describes, warms up and measures models, one after another
  *	instance threads        wait for batches, assemble, run, publish
+ *	pins thread             on a device: registers clients' memory with the driver, behind the control thread
+ *	the driver's threads    on a device: call when a batch is done (flight.c: on_done)
  *
  * Who writes what: the region table and the model table have one writer (control and loader thread) and are published by
  * release stores; an instance thread looks an entry up only because a batch names it, and the front dispatches such a batch

@@ -52,7 +52,7 @@ static struct flight_memory *memory_new(const struct device *device, uint64_t in
 	return NULL;
 }
 
-static uint64_t bytes_of(const struct inf_tensor_spec *specs, uint32_t n, uint32_t rows)
+uint64_t flight_bytes(const struct inf_tensor_spec *specs, uint32_t n, uint32_t rows)
 {
 	uint64_t bytes = 0;
 
@@ -63,8 +63,8 @@ static uint64_t bytes_of(const struct inf_tensor_spec *specs, uint32_t n, uint32
 
 int flight_reserve(struct flight *flight, const struct inf_signature *signature, char *text, size_t text_bytes)
 {
-	uint64_t in_bytes = bytes_of(signature->inputs, signature->n_inputs, signature->batch_max);
-	uint64_t out_bytes = bytes_of(signature->outputs, signature->n_outputs, signature->batch_max);
+	uint64_t in_bytes = flight_bytes(signature->inputs, signature->n_inputs, signature->batch_max);
+	uint64_t out_bytes = flight_bytes(signature->outputs, signature->n_outputs, signature->batch_max);
 	struct flight_memory *memory;
 
 	/* What was offered last is the largest there is; only we offer. */
@@ -128,7 +128,7 @@ static uint16_t copy_input(struct flight *flight, const struct inf_batch_entry *
 		return INF_MODEL_ERROR;
 	if (whole)
 		rows_set_shape(&flight->inputs[i], spec, 1, ext);
-	if (bytes >= flight->device->direct_bytes_min && !(spec->flags & (INF_SPEC_RANGE | INF_SPEC_FINITE)) &&
+	if (bytes >= flight->device->direct_bytes_min && !rows_is_judged(spec) &&
 	    regions_are_pinned(entry->session, ext ? ext->region : entry->in_region)) {
 		bool is_good = flush(flight, run) &&
 			       OK(copy_in(flight->memory->device + at, from, bytes, flight->tracks->in), "copying a row in");
@@ -152,8 +152,8 @@ static bool lay_out(struct flight *flight, uint32_t rows)
 	const struct inf_signature *sig = &flight->model->signature;
 	uint64_t at = 0;
 
-	if (!flight->memory || bytes_of(sig->inputs, sig->n_inputs, rows) > flight->memory->in_bytes ||
-	    bytes_of(sig->outputs, sig->n_outputs, rows) > flight->memory->out_bytes)
+	if (!flight->memory || flight_bytes(sig->inputs, sig->n_inputs, rows) > flight->memory->in_bytes ||
+	    flight_bytes(sig->outputs, sig->n_outputs, rows) > flight->memory->out_bytes)
 		return false;
 	for (uint32_t i = 0; i < sig->n_inputs; i++) {
 		flight->in_at[i] = at;
@@ -319,13 +319,8 @@ static bool compute(struct flight *flight, char *error)
 
 	for (uint32_t i = 0; sig->flags & INF_SIG_BATCHABLE && i < sig->n_inputs; i++)
 		rows_set_shape(&flight->inputs[i], &sig->inputs[i], flight->n_rows, NULL);
-	for (uint32_t k = 0; k < sig->n_outputs; k++) {
-		rows_set_shape(&flight->outputs[k], &sig->outputs[k], flight->n_rows, NULL);
-		for (uint32_t d = 0; d < sig->outputs[k].rank; d++)
-			if (flight->outputs[k].dims[d] < 0)
-				flight->outputs[k].dims[d] = sig->outputs[k].dims_max[d];
-		flight->outputs[k].bytes = flight->n_rows * model->out_row_bytes[k];
-	}
+	for (uint32_t k = 0; k < sig->n_outputs; k++)
+		rows_set_largest(&flight->outputs[k], &sig->outputs[k], flight->n_rows);
 	return OK(event_record(flight->copied, flight->tracks->in), "recording an event") &&
 	       OK(stream_wait_event(flight->tracks->compute, flight->copied, 0), "waiting for an event") &&
 	       !model->ops->enqueue(model->handle, flight->instance, flight->n_rows, flight->tracks->compute, flight->inputs,
@@ -396,8 +391,7 @@ void flight_start(struct flight *flight, const struct loaded_model *model)
 	for (uint32_t e = 0; e < batch->n_entries; e++)
 		rows += batch->entries[e].n_rows;
 	if (!model || !lay_out(flight, rows)) {
-		for (uint32_t e = 0; e < batch->n_entries; e++)
-			batch->ends[e].status = INF_MODEL_ERROR;
+		batch_fail(batch);
 		inf_store32_release(&flight->is_done, 1);
 		return;
 	}

@@ -49,6 +49,9 @@ struct flight {
 	struct inf_backend_tensor inputs[INF_INPUTS_MAX], outputs[INF_OUTPUTS_MAX];
 };
 
+/* Device memory for so many rows of the largest tensors, one behind the other. */
+uint64_t flight_bytes(const struct inf_tensor_spec *specs, uint32_t n, uint32_t rows);
+
 int tracks_open(struct tracks *tracks, const struct device *device);
 int flight_open(struct flight *flight, const struct device *device, const struct tracks *tracks, uint32_t instance,
 		uint32_t *wake);

@@ -48,12 +48,10 @@ static void run(struct instance *instance)
 	struct batch *batch = &instance->assembly->batch;
 	const struct loaded_model *model = instance_model(instance, batch);
 
-	if (model) {
+	if (model)
 		assemble_run(instance->assembly, model);
-		return;
-	}
-	for (uint32_t e = 0; e < batch->n_entries; e++)
-		batch->ends[e] = (struct inf_row_end){ .status = INF_MODEL_ERROR };
+	else
+		batch_fail(batch);
 }
 
 static void begin_thread(const struct instance *instance)

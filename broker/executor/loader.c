@@ -18,6 +18,7 @@
 #include "broker/executor/flight.h"
 #include "broker/executor/instance.h"
 #include "broker/executor/models.h"
+#include "broker/executor/rows.h"
 #include "broker/executor/warm.h"
 #include "shm/signature.h"
 #include <errno.h>
@@ -65,10 +66,8 @@ static uint8_t *make_inputs(const struct inf_signature *sig, uint32_t rows, stru
 	for (uint32_t i = 0; block && i < sig->n_inputs; i++) {
 		const struct inf_tensor_spec *spec = &sig->inputs[i];
 
-		inputs[i] = (struct inf_backend_tensor){ .data = block + at, .dtype = spec->dtype, .rank = spec->rank };
-		inputs[i].bytes = rows * inf_spec_row_bytes(spec);
-		for (uint32_t d = 0; d < spec->rank; d++)
-			inputs[i].dims[d] = !d && spec->flags & INF_SPEC_BATCH ? (int64_t)rows : spec->dims_max[d];
+		inputs[i] = (struct inf_backend_tensor){ .data = block + at };
+		rows_set_largest(&inputs[i], spec, rows);
 		fill(inputs[i].data, spec, inputs[i].bytes);
 		at += inf_align64(inputs[i].bytes);
 	}

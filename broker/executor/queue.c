@@ -10,6 +10,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+void batch_fail(struct batch *batch)
+{
+	for (uint32_t e = 0; e < batch->n_entries; e++)
+		batch->ends[e] = (struct inf_row_end){ .status = INF_MODEL_ERROR };
+}
+
 int queue_open(struct queue *queue, int dispatch_fd, int done_fd, int bell_fd)
 {
 	void *address;

@@ -30,6 +30,9 @@ struct batch {
 	struct inf_row_end ends[INF_BATCH_MAX];
 };
 
+/* Each of its entries ends with MODEL_ERROR. */
+void batch_fail(struct batch *batch);
+
 /* Maps both regions. 0, or a negative errno. */
 int queue_open(struct queue *queue, int dispatch_fd, int done_fd, int bell_fd);
 

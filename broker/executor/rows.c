@@ -39,10 +39,24 @@ void rows_set_shape(struct inf_backend_tensor *tensor, const struct inf_tensor_s
 	}
 }
 
+void rows_set_largest(struct inf_backend_tensor *tensor, const struct inf_tensor_spec *spec, uint32_t rows)
+{
+	tensor->dtype = spec->dtype;
+	tensor->rank = spec->rank;
+	tensor->bytes = rows * inf_spec_row_bytes(spec);
+	for (uint32_t d = 0; d < spec->rank; d++)
+		tensor->dims[d] = !d && spec->flags & INF_SPEC_BATCH ? (int64_t)rows : spec->dims_max[d];
+}
+
+bool rows_is_judged(const struct inf_tensor_spec *spec)
+{
+	return spec->flags & (INF_SPEC_RANGE | INF_SPEC_FINITE);
+}
+
 bool rows_must_judge(const struct loaded_model *model)
 {
 	for (uint32_t i = 0; i < model->signature.n_inputs; i++)
-		if (model->signature.inputs[i].flags & (INF_SPEC_RANGE | INF_SPEC_FINITE))
+		if (rows_is_judged(&model->signature.inputs[i]))
 			return true;
 	return false;
 }

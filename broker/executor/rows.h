@@ -14,7 +14,11 @@ const void *rows_input_at(const struct batch *batch, const struct inf_batch_entr
 void rows_set_shape(struct inf_backend_tensor *tensor, const struct inf_tensor_spec *spec, uint32_t rows,
 		    const struct inf_ext_tensor *ext);
 
-/* Does the signature forbid values of some input? */
+/* The same where each dimension that varies is as large as it may be. */
+void rows_set_largest(struct inf_backend_tensor *tensor, const struct inf_tensor_spec *spec, uint32_t rows);
+
+/* Does the signature forbid values of that input? And of some input? */
+bool rows_is_judged(const struct inf_tensor_spec *spec);
 bool rows_must_judge(const struct loaded_model *model);
 
 /* Are they allowed? `data` is the executor's own copy. */

@@ -2,20 +2,11 @@
 /* warm.c - see warm.h. */
 #include "broker/executor/warm.h"
 #include "broker/executor/assemble.h"
+#include "broker/executor/flight.h"
 #include "broker/executor/rows.h"
 #include "shm/signature.h"
 #include <errno.h>
 #include <stdio.h>
-
-/* The largest output of so many rows. */
-static void set_output(struct inf_backend_tensor *tensor, const struct inf_tensor_spec *spec, uint32_t rows)
-{
-	rows_set_shape(tensor, spec, rows, NULL);
-	for (uint32_t d = 0; d < spec->rank; d++)
-		if (tensor->dims[d] < 0)
-			tensor->dims[d] = spec->dims_max[d];
-	tensor->bytes = rows * inf_spec_row_bytes(spec);
-}
 
 static CUresult fill(struct warm *warm, const struct inf_signature *signature, const struct inf_backend_tensor *inputs)
 {
@@ -39,14 +30,12 @@ static CUresult fill(struct warm *warm, const struct inf_signature *signature, c
 int warm_open(struct warm *warm, const struct device *device, const struct inf_signature *signature, uint32_t rows,
 	      const struct inf_backend_tensor *inputs, char *error, size_t error_bytes)
 {
-	uint64_t bytes = DEVICE_ALIGN;
+	/* More than nothing: all tensors may be empty. */
+	uint64_t bytes = DEVICE_ALIGN + flight_bytes(signature->inputs, signature->n_inputs, rows) +
+			 flight_bytes(signature->outputs, signature->n_outputs, rows);
 	CUresult result;
 
 	*warm = (struct warm){ .device = device, .rows = rows };
-	for (uint32_t i = 0; i < signature->n_inputs; i++)
-		bytes += device_align(inputs[i].bytes);
-	for (uint32_t k = 0; k < signature->n_outputs; k++)
-		bytes += device_align(rows * inf_spec_row_bytes(&signature->outputs[k]));
 	result = device->driver.stream_create(&warm->stream, CU_STREAM_NON_BLOCKING, 0);
 	if (!result)
 		result = device->driver.mem_alloc(&warm->memory, bytes);
@@ -68,7 +57,7 @@ int warm_run(struct warm *warm, const struct loaded_model *model, uint32_t insta
 	int r;
 
 	for (uint32_t k = 0; k < sig->n_outputs; k++)
-		set_output(&warm->outputs[k], &sig->outputs[k], warm->rows);
+		rows_set_largest(&warm->outputs[k], &sig->outputs[k], warm->rows);
 	r = model->ops->enqueue(model->handle, instance, warm->rows, warm->stream, warm->inputs, sig->n_inputs, warm->outputs,
 				sig->n_outputs, error, error_bytes);
 	result = warm->device->driver.stream_synchronize(warm->stream);

@@ -27,100 +27,68 @@ static CUresult check_host(uint64_t address, size_t bytes, bool is_written, cons
 	return *ret_is_pageable ? CUDA_SUCCESS : check(RANGE_OF_HOST, address, bytes, is_written, context, what);
 }
 
-CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void *from, size_t bytes, CUstream handle)
+/* With the lock; what the three directions have in common. */
+static CUresult put_copy(enum op_kind kind, uint64_t to, uint64_t from, size_t bytes, CUstream handle, struct context *context)
 {
-	struct stream *stream;
-	bool is_pageable;
-	CUresult result;
-	struct op *op;
-
-	BEGIN(cuMemcpyHtoDAsync_v2, NEEDS_CONTEXT | IS_QUEUED);
-	stream = stream_get(handle, context, "copy in", &result);
-	if (!stream)
-		return call_end(result);
-	result = check(RANGE_OF_DEVICE, to, bytes, true, context, "copy in");
-	if (!result)
-		result = check_host((uintptr_t)from, bytes, false, context, "copy in", &is_pageable);
-	if (result)
-		return call_end(result);
-	if (is_pageable && stream->capture)
-		return call_end(capture_breaks(stream, "copy in of memory that is not pinned"));
-	op = op_new(OP_COPY_IN);
-	op->to = to;
-	op->from = (uintptr_t)from;
-	op->bytes = bytes;
-	op->is_pageable = is_pageable;
-	op_touch(op, to, bytes, true);
-	if (!is_pageable) {
-		op_touch(op, op->from, bytes, false);
-		return call_end(stream_submit(stream, op));
-	}
-	/* The driver copies it aside before it returns. */
-	op->staging = malloc(bytes);
-	if (!op->staging)
-		abort();
-	memcpy(op->staging, from, bytes);
-	return call_end(stream_submit(stream, op));
-}
-
-CUresult cuMemcpyDtoHAsync_v2(void *to, CUdeviceptr from, size_t bytes, CUstream handle)
-{
-	struct stream *stream;
-	bool is_pageable;
-	CUresult result;
-	struct op *op;
-
-	BEGIN(cuMemcpyDtoHAsync_v2, NEEDS_CONTEXT | IS_QUEUED);
-	stream = stream_get(handle, context, "copy out", &result);
-	if (!stream)
-		return call_end(result);
-	result = check(RANGE_OF_DEVICE, from, bytes, false, context, "copy out");
-	if (!result)
-		result = check_host((uintptr_t)to, bytes, true, context, "copy out", &is_pageable);
-	if (result)
-		return call_end(result);
-	if (is_pageable && stream->capture)
-		return call_end(capture_breaks(stream, "copy out to memory that is not pinned"));
-	op = op_new(OP_COPY_OUT);
-	op->to = (uintptr_t)to;
-	op->from = from;
-	op->bytes = bytes;
-	op->is_pageable = is_pageable;
-	op_touch(op, from, bytes, false);
-	op_touch(op, op->to, bytes, true);
-	result = stream_submit(stream, op);
-	/* cuda.h: to pageable memory it returns only once the copy has completed. */
-	if (is_pageable)
-		result = record_wait(stream_mark(stream), context);
-	return call_end(result);
-}
-
-CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream handle)
-{
+	const char *what = op_names[kind];
+	bool is_pageable = false;
 	struct stream *stream;
 	CUresult result;
 	struct op *op;
 
-	BEGIN(cuMemcpyDtoDAsync_v2, NEEDS_CONTEXT | IS_QUEUED);
-	stream = stream_get(handle, context, "copy", &result);
+	stream = stream_get(handle, context, what, &result);
 	if (!stream)
-		return call_end(result);
-	result = check(RANGE_OF_DEVICE, to, bytes, true, context, "copy");
+		return result;
+	result = kind == OP_COPY_OUT ? check_host(to, bytes, true, context, what, &is_pageable)
+				     : check(RANGE_OF_DEVICE, to, bytes, true, context, what);
 	if (!result)
-		result = check(RANGE_OF_DEVICE, from, bytes, false, context, "copy");
-	if (!result && to < from + bytes && from < to + bytes) {
-		violation("copy of [%#llx, +%zu) over itself", from, bytes);
+		result = kind == OP_COPY_IN ? check_host(from, bytes, false, context, what, &is_pageable)
+					    : check(RANGE_OF_DEVICE, from, bytes, false, context, what);
+	if (!result && kind == OP_COPY && to < from + bytes && from < to + bytes) {
+		violation("copy of [%#llx, +%zu) over itself", (unsigned long long)from, bytes);
 		result = CUDA_ERROR_INVALID_VALUE;
 	}
 	if (result)
-		return call_end(result);
-	op = op_new(OP_COPY);
+		return result;
+	if (is_pageable && stream->capture)
+		return capture_breaks(stream, kind == OP_COPY_IN ? "copy in of memory that is not pinned" :
+								   "copy out to memory that is not pinned");
+	op = op_new(kind);
 	op->to = to;
 	op->from = from;
 	op->bytes = bytes;
+	op->is_pageable = is_pageable;
 	op_touch(op, to, bytes, true);
-	op_touch(op, from, bytes, false);
-	return call_end(stream_submit(stream, op));
+	/* Pageable memory is copied aside before the call returns. */
+	if (kind == OP_COPY_IN && is_pageable) {
+		op->staging = malloc(bytes);
+		if (!op->staging)
+			abort();
+		memcpy(op->staging, (const void *)(uintptr_t)from, bytes);
+	} else {
+		op_touch(op, from, bytes, false);
+	}
+	result = stream_submit(stream, op);
+	/* cuda.h: to pageable memory it returns only once the copy has completed. */
+	return kind == OP_COPY_OUT && is_pageable ? record_wait(stream_mark(stream), context) : result;
+}
+
+CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void *from, size_t bytes, CUstream stream)
+{
+	BEGIN(cuMemcpyHtoDAsync_v2, NEEDS_CONTEXT | IS_QUEUED);
+	return call_end(put_copy(OP_COPY_IN, to, (uintptr_t)from, bytes, stream, context));
+}
+
+CUresult cuMemcpyDtoHAsync_v2(void *to, CUdeviceptr from, size_t bytes, CUstream stream)
+{
+	BEGIN(cuMemcpyDtoHAsync_v2, NEEDS_CONTEXT | IS_QUEUED);
+	return call_end(put_copy(OP_COPY_OUT, (uintptr_t)to, from, bytes, stream, context));
+}
+
+CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream)
+{
+	BEGIN(cuMemcpyDtoDAsync_v2, NEEDS_CONTEXT | IS_QUEUED);
+	return call_end(put_copy(OP_COPY, to, from, bytes, stream, context));
 }
 
 CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t bytes, CUstream handle)

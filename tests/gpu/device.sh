@@ -106,23 +106,20 @@ check "one line says so" [ "$(grep -c 'pinning a client' "$RUN/broker.log")" = 1
 check "the broker ends cleanly" broker_stop
 
 # What the administrator asked for is not there: the models are served all the same, and a line says why.
-while read -r what words; do
+cpu_only() { # DEVICE WORDS
 	: >"$RUN/broker.log"
-	env="${what%%;*}"
-	name="${what#*;}"
-	env ${env:+"$env"} true
-	if (export ${env:+"$env"} && broker_start --builtin --device "$name" && "$BUILD/shmctl" status | grep -q 'device cpu' &&
-		"$BUILD/tests/requests" "$SOCKET" identity && broker_stop) >"$RUN/out" 2>&1 && grep -q "CPU only: .*$words" "$RUN/broker.log"; then
-		ok "$what: CPU only, $words"
+	if broker_start --builtin --device "$1" >"$RUN/out" 2>&1 && "$BUILD/shmctl" status | grep -q 'device cpu' &&
+		"$BUILD/tests/requests" "$SOCKET" identity >"$RUN/out" 2>&1 && grep -q "CPU only: .*$2" "$RUN/broker.log"; then
+		ok "$1: CPU only, $2"
 	else
-		not_ok "$what" "$(tail -n 3 "$RUN/out" "$RUN/broker.log" | tr '\n' ' ')"
+		not_ok "$1: CPU only, $2" "$(tail -n 3 "$RUN/out" "$RUN/broker.log" | tr '\n' ' ')"
 	fi
-done <<'END'
-INF_CUDA_LIBRARY=libnowhere.so;cuda no CUDA driver
-INF_CUDA_LIBRARY=libm.so.6;cuda lacks cuInit
-FAKECUDA_DEVICES=0;cuda sees no device
-;cuda:7 there is no device cuda:7
-;GPU-nonsense fits 0 of 1 devices
-END
+	check "the broker ends cleanly" broker_stop
+}
+INF_CUDA_LIBRARY=libnowhere.so cpu_only cuda "no CUDA driver"
+INF_CUDA_LIBRARY=libm.so.6 cpu_only cuda "lacks cuInit"
+FAKECUDA_DEVICES=0 cpu_only cuda "sees no device"
+cpu_only cuda:7 "there is no device cuda:7"
+cpu_only GPU-nonsense "fits 0 of 1 devices"
 check "a word that is no device" bash -c "! '$BUILD/infbroker' --device gpu0 2>&1 | grep -q listening && '$BUILD/infbroker' --device gpu0 2>&1 | grep -q 'must be cpu, cuda'"
 finish

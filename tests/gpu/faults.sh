@@ -24,9 +24,9 @@ fails() {
 	case $? in
 	124) not_ok "$1" "somebody waits for ever" ;;
 	*)
-		if ! grep -q '"wrong": 0' <<<"$said" && ! grep -q '^checked_load: ' <<<"$said"; then
+		if ! grep -q '"wrong": 0,' <<<"$said"; then
 			not_ok "$1" "$said"
-		elif grep -qv 'without a current context' "$RUN/violations" 2>/dev/null; then
+		elif [ -s "$RUN/violations" ]; then
 			not_ok "$1" "$(head -n 2 "$RUN/violations")"
 		else
 			ok "$1: $(sed -n 's/.*"status": \({[^}]*}\).*/\1/p; s/^checked_load: //p' <<<"$said" | tr '\n' ' ')$("$BUILD/shmctl" status | sed -n 's/.*\(device [a-z0-9:]*\).*, \([0-9]*\) death.*/\1, \2 died/p')"

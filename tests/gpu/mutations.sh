@@ -11,14 +11,16 @@ if [ -n "${DRIVER-}" ] || [ ! -e "$INF_CUDA_LIBRARY" ] || [ "$BUILD" != "${BUILD
 	finish
 fi
 
-# build PATCH: an executor with it
+# build PATCH: an executor with it; the patched file's object goes before the archive's
 build() {
+	local file
+	file=$(sed -n 's|^+++ b/||p' "$1")
 	rm -rf "$RUN/source"
-	mkdir -p "$RUN/source/broker/executor"
-	cp broker/executor/flight.c "$RUN/source/broker/executor/"
+	mkdir -p "$RUN/source/${file%/*}"
+	cp "$file" "$RUN/source/$file"
 	patch -s -d "$RUN/source" -p1 <"$1" || return 1
-	"${CC:-gcc}" -std=gnu17 -O2 -g -fPIC -I. -Iinclude -Wno-unused -c "$RUN/source/broker/executor/flight.c" -o "$RUN/flight.o" &&
-		"${CC:-gcc}" -pie -o "$RUN/executor" "$BUILD/obj/broker/executor/main.o" "$RUN/flight.o" "$BUILD/lib/executor.a" \
+	"${CC:-gcc}" -std=gnu17 -O2 -g -fPIC -I. -Iinclude -Wno-unused -c "$RUN/source/$file" -o "$RUN/mutated.o" &&
+		"${CC:-gcc}" -pie -o "$RUN/executor" "$BUILD/obj/broker/executor/main.o" "$RUN/mutated.o" "$BUILD/lib/executor.a" \
 			"$BUILD/lib/shm.a" -ljansson -ldl -lpthread -lm
 }
 
@@ -46,8 +48,9 @@ for patch in tests/gpu/mutations/*.patch; do
 		continue
 	fi
 	load "$RUN/executor"
-	if grep -q '^race: ' "$RUN/violations" 2>/dev/null; then
-		ok "$name: $(grep -c '^race: ' "$RUN/violations") x $(grep -m 1 '^race: ' "$RUN/violations" | sed 's/ touch .*//')"
+	found='^race: |is still used by queued work'
+	if grep -qE "$found" "$RUN/violations" 2>/dev/null; then
+		ok "$name: $(grep -cE "$found" "$RUN/violations") x $(grep -m 1 -oE '^race: .* touch|.*is still used by queued work' "$RUN/violations")"
 	else
 		not_ok "$name" "nothing was found; $(tail -n 1 "$RUN/said")"
 	fi
