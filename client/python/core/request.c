@@ -671,11 +671,11 @@ PyObject *request_answer(struct request *request)
 		core_raise("given_back", "()");
 		return NULL;
 	}
-	/* The views that it has now are those of another thread's copy: they count for nothing. */
-	if (request->n_copying || (request->is_explicit && !request->n_views_out && !may_view(request)))
-		return copy_answer(request);
-	if (request->n_views_out || may_view(request))
+	/* While another thread copies it out the views are those of that copy: they count for nothing. */
+	if (!request->n_copying && (request->n_views_out || may_view(request)))
 		return make_answer(request, false);
+	if (request->n_copying || request->is_explicit)
+		return copy_answer(request);
 	if (!copy_out(request))
 		return NULL;
 	return request->answer ? Py_NewRef(request->answer) : make_answer(request, false);

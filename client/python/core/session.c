@@ -12,7 +12,8 @@
 #include "client/python/core/core.h"
 #include <errno.h>
 
-#define LANE_CAPSULE "infclient.lane"
+#define LANE_CAPSULE  "infclient.lane"
+#define WATCH_CAPSULE "infclient.watch"
 
 bool session_is_usable(const struct session *session)
 {
@@ -232,17 +233,22 @@ void lane_flush(struct lane *lane)
 static void call_watches(struct lane *lane, const char *how)
 {
 	lane_ref(lane);
-	for (struct watch *watch = lane->watches; watch; watch = watch->next) {
-		PyObject *result;
+	for (struct watch *watch = lane->watches, *next; watch; watch = next) {
+		/* The call is Python: meanwhile the lane's own thread may let go of loop and watch. */
+		PyObject *loop = Py_NewRef(watch->loop), *reader = Py_NewRef(watch->reader), *result = NULL;
 
-		if (watch->is_called)
-			continue;
-		watch->is_called = true;
-		result = PyObject_CallMethod(watch->loop, how, "O", watch->reader);
-		/* A loop that was closed: its waiters went with it. */
-		if (!result)
-			PyErr_Clear();
+		if (!watch->is_called) {
+			watch->is_called = true;
+			result = PyObject_CallMethod(loop, how, "O", reader);
+			/* A loop that was closed: its waiters went with it. */
+			if (!result)
+				PyErr_Clear();
+		}
+		/* Where it left the list it does not know who is next: begin again, those that were called are skipped. */
+		next = watch->loop ? watch->next : lane->watches;
 		Py_XDECREF(result);
+		Py_DECREF(reader);
+		Py_DECREF(loop);
 	}
 	lane_unref(lane);
 }
@@ -257,13 +263,15 @@ void lane_room(struct handle *handle)
 		return;
 	thread = PyThread_get_thread_ident();
 	PyErr_Fetch(&type, &error, &trace);
-	for (struct lane *lane = session->lanes; lane; lane = lane->next) {
-		if (!lane->queue_first)
-			continue;
-		if (lane->thread == thread)
+	for (struct lane *lane = session->lanes, *next; lane; lane = next) {
+		lane_ref(lane);
+		if (lane->queue_first && lane->thread == thread)
 			lane_flush(lane);
-		else
+		else if (lane->queue_first)
 			call_watches(lane, "call_soon_threadsafe");
+		/* All of that may run Python, and the lane's thread end meanwhile: begin again, as in call_watches(). */
+		next = lane->session ? lane->next : session->lanes;
+		lane_unref(lane);
 	}
 	PyErr_Restore(type, error, trace);
 }
@@ -379,7 +387,7 @@ static void rest(struct lane *lane)
 /* What a loop calls when the descriptor is readable, or room came free in another thread. */
 static PyObject *on_readable(PyObject *capsule, PyObject *ignored)
 {
-	struct watch *watch = PyCapsule_GetPointer(capsule, LANE_CAPSULE);
+	struct watch *watch = PyCapsule_GetPointer(capsule, WATCH_CAPSULE);
 	struct lane *lane;
 
 	(void)ignored;
@@ -416,7 +424,7 @@ static PyMethodDef on_readable_method = { "infclient_completions", on_readable, 
 
 static void drop_watch(PyObject *capsule)
 {
-	struct watch *watch = PyCapsule_GetPointer(capsule, LANE_CAPSULE);
+	struct watch *watch = PyCapsule_GetPointer(capsule, WATCH_CAPSULE);
 
 	Py_XDECREF(watch->loop);
 	Py_XDECREF(watch->call_soon);
@@ -434,7 +442,7 @@ static struct watch *watch_new(struct lane *lane, PyObject *loop)
 		return (struct watch *)PyErr_NoMemory();
 	watch->lane = lane_ref(lane);
 	watch->loop = Py_NewRef(loop);
-	capsule = PyCapsule_New(watch, LANE_CAPSULE, drop_watch);
+	capsule = PyCapsule_New(watch, WATCH_CAPSULE, drop_watch);
 	if (!capsule) {
 		lane_unref(lane);
 		Py_DECREF(loop);
