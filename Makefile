@@ -66,7 +66,7 @@ INFBENCH_SRC := $(sort $(wildcard tools/infbench/*.c))
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
 # Programs that the scripts in tests/ start; each is one file and becomes $(BUILD)/tests/NAME.
 PROGRAM_SRC := $(filter-out %/check_main.c,$(sort $(shell grep -l '^int main' tests/adversary/*.c tests/bench/*.c \
-	tests/gpu/kernels.c tests/integ/*.c tests/stress/*.c tests/support/*.c 2>/dev/null)))
+	tests/gpu/kernels.c tests/gpu/tensors.c tests/integ/*.c tests/stress/*.c tests/support/*.c 2>/dev/null)))
 SUPPORT_SRC := $(filter-out $(PROGRAM_SRC) %/check_main.c,$(sort $(wildcard tests/support/*.c)))
 
 # --- flags -----------------------------------------------------------------------------------------
@@ -460,7 +460,7 @@ lint: ## forbidden calls, licence tags, scripts, formatting; with TIDY=1 clang-t
 
 D := $(DESTDIR)
 MAN_PAGES := $(sort $(wildcard client/man/* broker/man/* tools/*/*.1 tools/*/man/*))
-HEADERS := client.h types.h version.h backend.h
+HEADERS := client.h device.h types.h version.h backend.h
 UNITS := infbroker.socket infbroker.service
 installed_units = $(addprefix $(D)$(UNITDIR)/,$(UNITS)) $(D)$(SYSUSERSDIR)/infbroker.conf
 

@@ -51,7 +51,7 @@ static int send_attach(struct broker *broker, struct session *session, struct re
 	msg.region = region->id;
 	msg.kind = region->kind;
 	msg.bytes = region->bytes;
-	return supervisor_send(broker, &msg, &region->fd, 1);
+	return supervisor_send(broker, &msg, region->make_fd >= 0 ? &region->make_fd : &region->fd, 1);
 }
 
 static int send_detach(struct broker *broker, const struct session *session)
@@ -140,6 +140,11 @@ static void show_output(struct broker *broker, struct session *session, struct r
 	send_output(broker, session, region);
 }
 
+static bool is_on_device(const struct region *region)
+{
+	return region->kind == INF_REGION_TWIN || region->kind == INF_REGION_TIMELINE;
+}
+
 int session_attached(struct broker *broker, uint32_t session_id, uint32_t region_id, int32_t error)
 {
 	struct session *session = session_find(broker, session_id);
@@ -154,6 +159,8 @@ int session_attached(struct broker *broker, uint32_t session_id, uint32_t region
 		goto out;
 	if (error && region->state == REGION_RETIRED && !region->handle)
 		regions_drop(session, region); /* its OPEN was undone meanwhile */
+	else if (error && is_on_device(region) && !(session->opening && session->opening->device == region))
+		twins_lost(broker, session, region, error);
 	else if (error)
 		open_attach_failed(broker, session, error);
 	else if (region->kind == INF_REGION_OUTPUT && region->state == REGION_OFFERED &&
@@ -347,7 +354,7 @@ static void reattach(struct broker *broker, struct session *session)
 	for (uint32_t i = 0; i < INF_REGIONS; i++) {
 		struct region *region = &session->regions[i];
 
-		if (region->kind == INF_REGION_REQUEST && region->state == REGION_READY)
+		if (region->state == REGION_READY && region->kind != INF_REGION_OUTPUT)
 			attach_want(broker, session, region);
 	}
 	for (uint32_t i = 0; i < session->n_handles; i++) {
@@ -371,7 +378,7 @@ void session_reattach_all(struct broker *broker)
 	for (uint32_t i = 0; i < broker->config->sessions_max; i++) {
 		struct session *session = broker->sessions[i];
 
-		if (session && session->state == SESSION_READY && session->n_handles > 0)
+		if (session && session->state == SESSION_READY && (session->n_handles > 0 || session->timeline))
 			reattach(broker, session);
 	}
 	attach_pump(broker);

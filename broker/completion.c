@@ -7,6 +7,7 @@
 #include "broker/completion.h"
 #include "broker/intake.h"
 #include "broker/output.h"
+#include "broker/timeline.h"
 #include "shm/probes.h"
 
 static void mark_dirty(struct broker *broker, struct lane *lane)
@@ -77,6 +78,7 @@ void completion_post(struct broker *broker, struct job *job, enum inf_status sta
 		body.flags = INF_COMP_MAYBE_EXECUTED;
 	}
 	intake_unlink_job(job);
+	timeline_signal(job->session, job->timeline, job->done_at);
 	push(broker, lane, &body);
 }
 

@@ -17,6 +17,9 @@
 	X(memory_max, 8589934592, "bytes", "of all regions, all users")                                       \
 	X(user_memory_max, 4294967296, "bytes", "of all regions of one user")                                 \
 	X(region_max, 1073741824, "bytes", "of one region")                                                   \
+	X(device_memory_max, 17179869184, "bytes", "of device memory for tensors, all users")                 \
+	X(user_device_memory_max, 4294967296, "bytes", "of device memory for tensors of one user")            \
+	X(commit_ms_max, 10000, "ms", "that a request waits for its inputs on a device")                      \
 	X(depth_default, 64, "rows", "memory per opened model where the client does not say")                 \
 	X(depth_max, 4096, "rows", "memory per opened model")                                                 \
 	X(jobs_max, 16384, "requests", "in flight, all users")                                                \

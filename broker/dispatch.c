@@ -130,16 +130,19 @@ static void write_entry(struct inf_batch_entry *entry, const struct job *job, co
 
 	*entry = (struct inf_batch_entry){
 		.session = job->session->id,
-		.flags = job->ext >= 0 ? INF_ENTRY_EXT : 0,
+		.flags = (job->ext >= 0 ? INF_ENTRY_EXT : 0) | job->twin_flags,
 		.in_offset = job->in_offset,
 		.in_region = job->in_region,
 		.rows_total = job->rows,
 		.first_row = part->first,
 		.n_rows = part->rows,
 		.out_region = output->pool->region,
-		.ext_idx = ext_idx,
+		.ext_idx = (uint16_t)ext_idx,
+		/* Of several parts nobody on the device knows which ends last: then the word is ours alone to write. */
+		.timeline = part->rows == job->rows ? job->timeline : 0,
 		.out_offset = output_offset(output),
 		.out_length = output_bytes(output),
+		.done_at = job->done_at,
 	};
 }
 

@@ -9,6 +9,7 @@
 #include "broker/intake.h"
 #include "broker/config.h"
 #include "broker/output.h"
+#include "broker/timeline.h"
 #include "shm/check.h"
 #include "shm/signature.h"
 
@@ -100,6 +101,7 @@ static struct job *take_job(struct broker *broker, const struct inf_submission *
 		.deadline_ns = sub->deadline_ns,
 		.in_offset = sub->offset,
 		.in_region = sub->region,
+		.twin_flags = sub->flags & ~INF_SUB_EXT,
 		.rows = sub->rows,
 		.class = sub->priority ? sub->priority - 1u : INF_PRIORITY_DEFAULT,
 		.out_idx = INF_OUTPUTS,
@@ -124,7 +126,7 @@ static enum inf_verdict copy_ext(struct broker *broker, struct session *session,
 		return INF_VERDICT_REGION;
 	inf_copy_in((uint64_t *)(void *)block->tensors, (const uint64_t *)(const void *)(map + sub->offset),
 		    n_inputs * (uint32_t)sizeof(struct inf_ext_tensor) / 8);
-	return inf_check_ext(block->tensors, n_inputs, sub->rows, &handle->check, session->check_regions,
+	return inf_check_ext(block->tensors, n_inputs, sub, &handle->check, session->check_regions,
 			     session->n_check_regions);
 }
 
@@ -166,6 +168,9 @@ static enum intake infer(struct broker *broker, struct lane *lane, const struct 
 	struct session *session = lane->session;
 	struct handle *handle = sub->model < HANDLES_MAX ? &session->handles[sub->model] : NULL;
 
+	if (sub->mem_kind == INF_MEM_DEVICE && !session->timeline)
+		return refuse(ret, INF_VERDICT_MEM_KIND);
+	ret->timeline = sub->timeline;
 	if (!handle || !handle->model || !handle->check.signature)
 		return refuse(ret, INF_VERDICT_MODEL);
 
@@ -201,6 +206,7 @@ static enum intake infer(struct broker *broker, struct lane *lane, const struct 
 		intake_free_job(broker, job);
 		return answer(ret, INF_QUOTA);
 	}
+	timeline_read(job, sub->timeline);
 	link_job(lane, job);
 	ret->job = job;
 	return INTAKE_JOB;

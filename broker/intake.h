@@ -19,6 +19,7 @@ struct intake_result {
 	enum inf_status status;
 	enum inf_verdict verdict;
 	uint32_t retry_after_us;
+	uint32_t timeline; /* INTAKE_ANSWER: index + 1 of the entry that the answer ends, 0 = none */
 };
 
 /* Takes the next submission of a lane. */

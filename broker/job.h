@@ -72,7 +72,10 @@ struct job {
 	uint64_t dispatched_ns;
 	uint64_t deadline_ns;
 	uint64_t in_offset;
+	uint64_t ready_at, done_at; /* see timeline.h */
 	uint32_t in_region;
+	uint32_t twin_flags; /* INF_SUB_TWIN_OUT, and the bits of the inputs that lie in twins */
+	uint16_t timeline;   /* index + 1, 0 = none */
 	uint32_t rows;
 	uint32_t rows_ended;  /* of rows */
 	uint32_t rows_running; /* dispatched, not ended */
@@ -112,9 +115,10 @@ struct region {
 	uint32_t kind;
 	enum region_state state;
 	enum attach_state attach;
-	int fd; /* kept for respawned executors */
+	int fd;	     /* kept for respawned executors; of a twin the socket that its SLAB lies in */
+	int make_fd; /* of a twin that no executor has made yet, the end that it writes SLAB into; else -1 */
 	uint64_t bytes;
-	uint64_t charge; /* what the user pays for it */
+	uint64_t charge; /* what the user pays for it, of device memory where it is a twin */
 	uint64_t generation; /* of the executor that writes it; outputs */
 	struct handle *handle; /* whose outputs it holds */
 	void *map;	       /* the front's read-only mapping; requests */
@@ -181,6 +185,8 @@ struct session {
 	uint32_t n_check_regions;
 	struct handle handles[HANDLES_MAX];
 	struct output outputs[INF_OUTPUTS];
+	struct inf_timeline *timeline;	    /* NULL = no device memory in this session */
+	uint64_t *timeline_done;	    /* what was signalled last, of each entry */
 	uint16_t free_outputs[INF_OUTPUTS]; /* stack */
 	uint16_t posted[INF_OUTPUTS];	    /* held by the client, to be swept */
 	uint32_t n_free_outputs, n_posted;
@@ -271,6 +277,7 @@ struct executor {
 	uint32_t n_instances;
 	uint32_t n_threads;
 	char device[32];
+	char uuid[INF_CTL_UUID_BYTES]; /* empty where its device shares no memory */
 
 	/* cold: supervisor.c */
 	bool killed;   /* SIGKILL is on its way, nothing more is sent */
@@ -324,6 +331,10 @@ struct broker {
 	struct queue suspects; /* jobs of dying batches: each is run with nothing beside it */
 	struct queue_client suspect_client;
 	bool suspect_running;
+	struct queue uncommitted; /* jobs whose inputs a device is still writing: timeline.h */
+	struct queue_client uncommitted_client;
+	uint64_t timeline_pause_ns;
+	struct loop_source timeline_timer; /* set only while there are some */
 
 	/* cold: session.c, attach.c */
 	struct session *reap;		  /* to be freed by session_reap() */

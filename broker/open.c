@@ -37,18 +37,6 @@
  * further region. */
 #define SMALL_ARENA_BYTES 65536u
 
-struct session_open {
-	uint32_t cookie;
-	bool grow;
-	bool attaching;	     /* waits for the executor, not for the client */
-	struct model *model; /* NULL = GROW, or it went meanwhile */
-	uint64_t hash;
-	uint32_t depth;
-	struct region *request; /* NULL = none needed */
-	struct region *output;
-	uint64_t reserve_bytes; /* charged for the output region of the next generation */
-};
-
 /* Bytes that a model of this depth needs. */
 struct plan {
 	uint32_t depth;
@@ -82,6 +70,8 @@ static void undo(struct broker *broker, struct session *session)
 		regions_drop(session, opening->request);
 	if (opening->output)
 		regions_drop(session, opening->output);
+	if (opening->device)
+		regions_drop(session, opening->device);
 	open_drop(session);
 }
 
@@ -94,12 +84,12 @@ static void undo_and_refuse(struct broker *broker, struct session *session, int 
 	session_refuse(broker, session, cookie, error, status, "%s", text);
 }
 
-static struct session_open *begin(struct broker *broker, struct session *session, uint32_t cookie)
+struct session_open *open_begin(struct broker *broker, struct session *session, uint32_t cookie)
 {
 	struct session_open *opening;
 
 	if (session->opening) {
-		session_end(broker, session, "OPEN or GROW before the last one was answered");
+		session_end(broker, session, "OPEN, GROW, DEVICE or TWIN before the last one was answered");
 		return NULL;
 	}
 	opening = calloc(1, sizeof(*opening));
@@ -234,6 +224,8 @@ void open_advance(struct broker *broker, struct session *session)
 		return;
 	if (opening->grow)
 		finish_grow(broker, session);
+	else if (opening->device)
+		twins_finish(broker, session);
 	else
 		finish_open(broker, session);
 }
@@ -282,6 +274,11 @@ void open_attach_failed(struct broker *broker, struct session *session, int erro
 		return;
 	log_line("%s: the executor cannot map its memory: %s", session_text(session),
 		 strerror(-error));
+	if (session->opening && session->opening->device) {
+		snprintf(text, sizeof(text), "the device has no memory for that: %s", strerror(-error));
+		undo_and_refuse(broker, session, -ENOMEM, INF_BUSY, text);
+		return;
+	}
 	if (!session->opening || session->opening->grow) {
 		session_end(broker, session, "the executor cannot map its memory");
 		return;
@@ -470,7 +467,7 @@ void open_model(struct broker *broker, struct session *session, const union inf_
 		send_model(broker, session, handle, ask->head.cookie);
 		return;
 	}
-	opening = begin(broker, session, ask->head.cookie);
+	opening = open_begin(broker, session, ask->head.cookie);
 	if (!opening)
 		return;
 	plan = plan_depth(broker->config, &model->signature, ask->depth);
@@ -492,7 +489,7 @@ void open_grow(struct broker *broker, struct session *session, const union inf_c
 {
 	const struct inf_ctl_grow *ask = &msg->grow;
 	uint64_t bytes = inf_region_round(ask->bytes);
-	struct session_open *opening = begin(broker, session, ask->head.cookie);
+	struct session_open *opening = open_begin(broker, session, ask->head.cookie);
 	int r;
 
 	if (!opening)

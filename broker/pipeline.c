@@ -29,6 +29,8 @@
 #include "broker/session.h"
 #include "broker/stats.h"
 #include "broker/supervisor.h"
+#include "broker/timeline.h"
+#include "broker/twins.h"
 #include "broker/wake.h"
 #include "shm/probes.h"
 #include <errno.h>
@@ -53,6 +55,12 @@ static uint64_t now(void)
 
 /* --- in: submission slots -> queues ---------------------------------------------------------------- */
 
+static void enqueue(struct job *job)
+{
+	queue_push(&job->handle->model->queue, &job->handle->clients[job->class], &job->item);
+	stats_model_hot(job->handle->model);
+}
+
 /* Takes what a lane has, up to a burst. Returns how many. */
 static uint32_t accept_lane(struct broker *broker, struct lane *lane)
 {
@@ -66,10 +74,13 @@ static uint32_t accept_lane(struct broker *broker, struct lane *lane)
 			goto out;
 		case INTAKE_JOB:
 			INF_PROBE3(accept, session->id, result.job->pos, result.job->handle->model->id);
-			queue_push(&result.job->handle->model->queue, &result.job->handle->clients[result.job->class], &result.job->item);
-			stats_model_hot(result.job->handle->model);
+			if (timeline_is_ready(result.job))
+				enqueue(result.job);
+			else
+				timeline_wait(broker, result.job);
 			break;
 		case INTAKE_ANSWER:
+			timeline_answer(session, result.timeline);
 			completion_answer(broker, lane, result.tag, result.rows, result.status, result.retry_after_us);
 			break;
 		case INTAKE_END:
@@ -97,6 +108,21 @@ static uint32_t accept(struct broker *broker)
 	return n;
 }
 
+/* Requests that have waited for their inputs, which are there now, or never came. */
+static uint32_t accept_committed(struct broker *broker)
+{
+	uint32_t n = 0, n_seen = 0;
+	enum timeline_turn turn;
+	struct job *job;
+
+	for (; (turn = timeline_next(broker, &n_seen, &job)); n++)
+		if (turn == TIMELINE_READY)
+			enqueue(job);
+		else
+			recovery_end_job(broker, job, INF_DEADLINE);
+	return n;
+}
+
 /* --- through: queues -> batches --------------------------------------------------------------------- */
 
 /* May this part run? Ends its job otherwise. */
@@ -108,6 +134,10 @@ static bool admit(struct broker *broker, struct job *job)
 	}
 	if (job->deadline_ns && broker->now_ns >= job->deadline_ns) {
 		recovery_end_job(broker, job, INF_DEADLINE);
+		return false;
+	}
+	if (!twins_are_there(broker, job)) {
+		recovery_end_job(broker, job, INF_EXECUTOR_LOST);
 		return false;
 	}
 	return true;
@@ -202,6 +232,7 @@ static void finish(struct broker *broker, const struct batch_part *part, enum in
 	if (!job->lane && !job->rows_running && !job->item.client) {
 		struct session *session = job->session;
 
+		timeline_repeat(job);
 		intake_free_job(broker, job);
 		if (session->state == SESSION_ZOMBIE && !session->n_jobs)
 			session_settle(broker, session);
@@ -266,6 +297,8 @@ static uint32_t turn(struct broker *broker)
 	/* A client publishes a burst slot by slot: a batch of its first ones would keep the rest waiting. */
 	for (uint32_t i = 0; n_accepted > 1 && i < BURST_PASSES; i++)
 		n_accepted = accept(broker);
+	if (!queue_is_empty(&broker->uncommitted))
+		n += accept_committed(broker);
 	dispatch(broker);
 	wake_clients(broker);
 	return n;
@@ -305,6 +338,7 @@ static int park(struct broker *broker)
 	lanes_drop_idle(broker);
 	refresh(broker);
 	stats_jobs_hot(broker);
+	timeline_arm(broker);
 	broker->stats->n_parks++;
 
 	int r = loop_wait(broker->loop);

@@ -12,11 +12,11 @@ struct user {
 	uint32_t n_refs;
 	uint64_t n_sessions;
 	uint64_t n_handshakes;
-	uint64_t bytes;
+	uint64_t bytes, device_bytes;
 };
 
 static struct user *users;
-static uint64_t bytes_used;
+static uint64_t bytes_used, device_used;
 
 struct user *user_ref(uid_t uid)
 {
@@ -44,7 +44,8 @@ struct user *user_unref(struct user *user)
 
 	if (!user || --user->n_refs > 0)
 		return NULL;
-	assert(user->n_sessions == 0 && user->n_handshakes == 0 && user->bytes == 0);
+	assert(user->n_sessions == 0 && user->n_handshakes == 0 && user->bytes == 0 &&
+	       user->device_bytes == 0);
 	while (*link != user)
 		link = &(*link)->next;
 	*link = user->next;
@@ -92,22 +93,44 @@ void user_discharge_handshake(struct user *user)
 	discharge(&user->n_handshakes, 1);
 }
 
-int user_charge_bytes(struct user *user, const struct config *config, uint64_t bytes)
+/* The user's account, and everyone's. */
+static int charge_both(uint64_t *own, uint64_t own_max, uint64_t *all, uint64_t all_max, uint64_t bytes)
 {
-	int r = charge(&user->bytes, bytes, config->user_memory_max);
+	int r = charge(own, bytes, own_max);
 
 	if (r < 0)
 		return r;
-	r = charge(&bytes_used, bytes, config->memory_max);
+	r = charge(all, bytes, all_max);
 	if (r < 0)
-		discharge(&user->bytes, bytes);
+		discharge(own, bytes);
 	return r;
+}
+
+int user_charge_bytes(struct user *user, const struct config *config, uint64_t bytes)
+{
+	return charge_both(&user->bytes, config->user_memory_max, &bytes_used, config->memory_max, bytes);
+}
+
+int user_charge_device(struct user *user, const struct config *config, uint64_t bytes)
+{
+	return charge_both(&user->device_bytes, config->user_device_memory_max, &device_used, config->device_memory_max, bytes);
+}
+
+void user_discharge_device(struct user *user, uint64_t bytes)
+{
+	discharge(&user->device_bytes, bytes);
+	discharge(&device_used, bytes);
 }
 
 void user_discharge_bytes(struct user *user, uint64_t bytes)
 {
 	discharge(&user->bytes, bytes);
 	discharge(&bytes_used, bytes);
+}
+
+uint64_t quota_device_used(void)
+{
+	return device_used;
 }
 
 uint64_t quota_bytes_used(void)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * quota.h - what each user may have: sessions and bytes of regions. Charged before anything is made; a charge is
+ * quota.h - what each user may have: sessions, bytes of regions, and of device memory. Charged before anything is made; a charge is
  * given back by the object that holds it when that object is freed. Uids come from the kernel only.
  */
 #ifndef BROKER_QUOTA_H
@@ -26,7 +26,10 @@ int user_charge_handshake(struct user *user, const struct config *config);
 void user_discharge_handshake(struct user *user);
 int user_charge_bytes(struct user *user, const struct config *config, uint64_t bytes);
 void user_discharge_bytes(struct user *user, uint64_t bytes);
+int user_charge_device(struct user *user, const struct config *config, uint64_t bytes);
+void user_discharge_device(struct user *user, uint64_t bytes);
 
+uint64_t quota_device_used(void); /* likewise */
 uint64_t quota_bytes_used(void); /* all users */
 
 #endif /* BROKER_QUOTA_H */

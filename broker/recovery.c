@@ -11,7 +11,11 @@
 
 static struct queue *queue_of(struct broker *broker, struct job *job)
 {
-	return job->item.client == &broker->suspect_client ? &broker->suspects : &job->handle->model->queue;
+	if (job->item.client == &broker->suspect_client)
+		return &broker->suspects;
+	if (job->item.client == &broker->uncommitted_client)
+		return &broker->uncommitted;
+	return &job->handle->model->queue;
 }
 
 void recovery_end_job(struct broker *broker, struct job *job, enum inf_status status)
@@ -54,6 +58,9 @@ static void each_job(struct broker *broker, void (*visit)(struct broker *, struc
 
 static void cancel_if_asked(struct broker *broker, struct job *job)
 {
+	/* Until its batch has ended a device may write into memory that the client would use again. */
+	if (job->rows_running && job->twin_flags & INF_SUB_TWIN_OUT)
+		return;
 	if (recovery_is_cancelled(job))
 		recovery_end_job(broker, job, INF_CANCELLED);
 }

@@ -11,10 +11,11 @@
 #include "shm/region.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-static struct region *entry_free(struct session *session)
+struct region *regions_entry(struct session *session)
 {
 	for (uint32_t i = 0; i < INF_REGIONS; i++)
 		if (session->regions[i].state == REGION_UNUSED)
@@ -24,13 +25,15 @@ static struct region *entry_free(struct session *session)
 
 static const char *region_name(uint32_t kind)
 {
+	if (kind == INF_REGION_TIMELINE)
+		return "infbroker-timeline";
 	return kind == INF_REGION_OUTPUT ? "infbroker-output" : "infbroker-request";
 }
 
 int regions_make(struct broker *broker, struct session *session, uint32_t kind, uint64_t bytes,
 		 bool charge, struct region **ret_region)
 {
-	struct region *region = entry_free(session);
+	struct region *region = regions_entry(session);
 	int r, fd;
 
 	if (!region)
@@ -51,6 +54,7 @@ int regions_make(struct broker *broker, struct session *session, uint32_t kind, 
 		.kind = kind,
 		.state = REGION_OFFERED,
 		.fd = fd,
+		.make_fd = -1,
 		.bytes = bytes,
 		.charge = charge ? bytes : 0,
 	};
@@ -71,12 +75,17 @@ static void region_free(struct session *session, struct region *region)
 	struct handle *handle = region->handle;
 
 	inf_region_unmap(region->map, region->bytes, 0);
-	close(region->fd);
-	if (handle && handle->model && !handle->reserve_bytes)
+	if (region->fd >= 0)
+		close(region->fd);
+	if (region->make_fd >= 0)
+		close(region->make_fd);
+	if (region->kind == INF_REGION_TWIN)
+		user_discharge_device(session->user, region->charge);
+	else if (handle && handle->model && !handle->reserve_bytes)
 		handle->reserve_bytes = region->charge; /* pays for the next generation */
 	else
 		user_discharge_bytes(session->user, region->charge);
-	*region = (struct region){ .state = REGION_UNUSED, .fd = -1 };
+	*region = (struct region){ .state = REGION_UNUSED, .fd = -1, .make_fd = -1 };
 }
 
 void regions_drop(struct session *session, struct region *region)
@@ -105,6 +114,9 @@ void regions_free_all(struct session *session)
 		if (session->regions[i].state != REGION_UNUSED)
 			region_free(session, &session->regions[i]);
 	session->request = NULL;
+	session->timeline = NULL;
+	free(session->timeline_done);
+	session->timeline_done = NULL;
 }
 
 int regions_seal_request(struct session *session, struct region *region)

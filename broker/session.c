@@ -140,6 +140,8 @@ static const struct {
 	{ INF_CTL_GROW, IN(SESSION_READY), open_grow },
 	{ INF_CTL_LANE_FD, IN(SESSION_READY), handshake_lane_fd },
 	{ INF_CTL_LIST, IN(SESSION_READY), handshake_list },
+	{ INF_CTL_DEVICE, IN(SESSION_READY), twins_device },
+	{ INF_CTL_TWIN, IN(SESSION_READY), twins_twin },
 };
 
 static void handle_message(struct broker *broker, struct session *session,
@@ -247,7 +249,7 @@ static struct session *session_make(int control_fd, const struct ucred *peer)
 	for (uint32_t i = 0; i < INF_LANES; i++)
 		session->lanes[i].event_fd = -1;
 	for (uint32_t i = 0; i < INF_REGIONS; i++)
-		session->regions[i].fd = -1;
+		session->regions[i].fd = session->regions[i].make_fd = -1;
 	return session;
 }
 

@@ -7,6 +7,7 @@
  *	open.c      OPEN and GROW: memory charged, offered, sealed, attached, then the handle
  *	attach.c    what the executor knows: ATTACH, DETACH, outputs of a new generation
  *	regions.c   the table of regions, each with its charge
+ *	twins.c     DEVICE and TWIN: device memory
  *
  * Every function that may send may end the session: afterwards its state is SESSION_ZOMBIE and its
  * memory still there.
@@ -45,6 +46,23 @@ void handshake_end(struct broker *broker, struct session *session);
 
 /* --- open.c: handlers of messages */
 
+/* An OPEN, GROW, DEVICE or TWIN in progress: one at a time per session. */
+struct session_open {
+	uint32_t cookie;
+	bool grow;
+	bool attaching;	     /* waits for the executor, not for the client */
+	struct model *model; /* NULL = no OPEN, or it went meanwhile */
+	uint64_t hash;
+	uint32_t depth;
+	struct region *request; /* NULL = none needed */
+	struct region *output;
+	struct region *device;	/* DEVICE, TWIN: the timeline region, or the twin */
+	uint64_t reserve_bytes; /* charged for the output region of the next generation */
+};
+
+/* Starts one; NULL = it was refused, or the session has ended. open_drop() ends it. */
+struct session_open *open_begin(struct broker *broker, struct session *session, uint32_t cookie);
+
 void open_model(struct broker *broker, struct session *session, const union inf_ctl_any *msg);
 void open_grow(struct broker *broker, struct session *session, const union inf_ctl_any *msg);
 void open_mapped(struct broker *broker, struct session *session, const union inf_ctl_any *msg);
@@ -81,7 +99,19 @@ void attach_retire_some(struct broker *broker);
 /* The handle's pool gets no new blocks; its region goes when the last one is released. */
 void attach_retire_pool(struct broker *broker, struct handle *handle);
 
+/* --- twins.c */
+
+void twins_device(struct broker *broker, struct session *session, const union inf_ctl_any *msg);
+void twins_twin(struct broker *broker, struct session *session, const union inf_ctl_any *msg);
+/* The executor has what session->opening->device asked for. */
+void twins_finish(struct broker *broker, struct session *session);
+/* An executor that came later cannot have it: -errno. */
+void twins_lost(struct broker *broker, struct session *session, struct region *region, int error);
+
 /* --- regions.c */
+
+/* An unused entry, NULL where there is none. */
+struct region *regions_entry(struct session *session);
 
 /*
  * Charges the user, makes a region of `bytes` (a page multiple) and puts it in the table. `charge`

@@ -432,6 +432,7 @@ void stats_refresh(struct broker *broker)
 	executor_copy(public, &broker->executor);
 	limit_use(public, LIMIT_sessions_max, broker->n_sessions);
 	limit_use(public, LIMIT_memory_max, quota_bytes_used());
+	limit_use(public, LIMIT_device_memory_max, quota_device_used());
 	limit_use(public, LIMIT_jobs_max, broker->n_jobs);
 	limit_use(public, LIMIT_models_max, models_copy(broker));
 	limit_use(public, LIMIT_executor_deaths_max, broker->executor.n_deaths_in_row);

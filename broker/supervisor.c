@@ -159,6 +159,7 @@ static int handle_hello(struct broker *broker, const union inf_ctl_any *msg)
 	}
 	log_escape(device, sizeof(device), hello->device, sizeof(hello->device));
 	memcpy(executor->device, device, sizeof(executor->device));
+	log_escape(executor->uuid, sizeof(executor->uuid), hello->uuid, sizeof(hello->uuid));
 	executor->n_threads = hello->n_threads;
 	executor->n_instances = hello->n_instances;
 	for (uint32_t i = 0; i < executor->n_instances; i++) {

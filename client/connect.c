@@ -328,6 +328,7 @@ static void client_free(struct inf_client *client)
 	if (client->has_key)
 		pthread_key_delete(client->lane_key);
 	infc_lanes_deinit(client);
+	infc_device_close(client);
 	infc_region_unmap_all(client);
 	infc_requests_free(client);
 	infc_models_free(client);

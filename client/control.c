@@ -71,6 +71,8 @@ static int add_region(struct inf_client *client, const struct inf_ctl_region *ms
 {
 	int r;
 
+	if (n_fds == 1 && msg->kind == INF_REGION_TWIN)
+		return infc_device_add_twin(client, infc_region_at(client, msg->region & ~INF_TWIN_BIT), fds[0]);
 	if (n_fds != 1 || (msg->kind != INF_REGION_REQUEST && msg->kind != INF_REGION_OUTPUT))
 		return -EPROTO;
 	r = infc_region_add(client, msg->region, msg->kind, fds[0], msg->bytes);
@@ -92,7 +94,7 @@ static int serve(struct inf_client *client, const union inf_ctl_any *msg, const 
 	case INF_CTL_READY:
 		return infc_region_ready(client, msg->ready.region);
 	case INF_CTL_RETIRE:
-		if (client->n_retiring)
+		if (client->n_retiring && !(msg->retire.region & INF_TWIN_BIT))
 			inf_store32(&client->n_retiring, client->n_retiring - 1);
 		infc_region_retire(client, msg->retire.region);
 		return 0;
@@ -155,7 +157,7 @@ int infc_control_ask(struct inf_client *client, void *msg, enum inf_ctl_type ans
 		if (r)
 			return r;
 		r = judge(client, ret, fds, n_fds, answer);
-		if (r > 0 && ret->head.type == INF_CTL_FD && n_fds == 1) {
+		if (r > 0 && (ret->head.type == INF_CTL_FD || ret->head.type == INF_CTL_TIMELINE) && n_fds == 1) {
 			*ret_fd = fds[0];
 			return 0;
 		}

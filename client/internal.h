@@ -28,6 +28,7 @@
 #define CLIENT_INTERNAL_H
 
 #include "client/arena.h"
+#include "shm/device/slab.h"
 #include "shm/control.h"
 #include "shm/lane.h"
 #include "shm/signature.h"
@@ -62,6 +63,10 @@ struct region {
 	uint64_t bytes;
 	bool ready;   /* request regions: READY came, the arena has it */
 	bool retired; /* output regions: unmap when nobody holds an output there */
+	/* Request regions whose twin was asked for; device.c. */
+	uint64_t twin;	    /* atomic: its device address, 0 = none */
+	uint32_t twin_lost; /* atomic: the broker has it no more */
+	struct inf_slab slab;
 };
 
 struct lane;
@@ -81,6 +86,8 @@ struct inf_request {
 	uint32_t home;	  /* lane whose free list it goes back to */
 	uint32_t tenancy; /* of the lane when it was submitted */
 	bool is_ext;	  /* submitted with INF_SUB_EXT */
+	uint16_t timeline;   /* entry + 1 that it holds, 0 = it has no device memory */
+	uint32_t twin_flags; /* INF_SUB_TWIN_OUT, and the bits of inputs in twins */
 
 	/* Written by who collects, before state becomes ENDED (release); then read (acquire). */
 	uint32_t state; /* enum infc_state, atomic */
@@ -178,6 +185,8 @@ struct inf_client {
 	struct inf_model *models;
 	struct inf_model ping_model;
 
+	struct device *device; /* atomic; NULL before inf_device_open() */
+
 	pthread_mutex_t table_lock;
 	struct inf_request **requests; /* INFC_REQUESTS_MAX */
 	uint32_t n_requests;	       /* atomic */
@@ -215,6 +224,8 @@ uint64_t infc_now_ns(void);
 const struct region *infc_region_find(const struct inf_client *client, uint32_t id, uint32_t kind);
 /* Maps a received fd (stays the caller's), faults it in. `id` must be new. 0 or -errno. */
 int infc_region_add(struct inf_client *client, uint32_t id, uint32_t kind, int fd, uint64_t bytes);
+/* Its entry, NULL where there is none. */
+struct region *infc_region_at(struct inf_client *client, uint32_t id);
 /* READY: the arena may use it. 0, -EPROTO, -ENOMEM. */
 int infc_region_ready(struct inf_client *client, uint32_t id);
 void infc_region_retire(struct inf_client *client, uint32_t id);
@@ -275,6 +286,24 @@ void infc_request_recycle(struct inf_request *req);
 /* Tells the broker that the output may be reused. */
 void infc_request_release_output(struct inf_request *req);
 void infc_requests_free(struct inf_client *client);
+
+/* Offset of an input in the request's block. */
+uint64_t infc_input_offset(const struct inf_request *req, uint32_t idx);
+/* Room behind what is submitted, for results where twin_flags say so; contents are lost. 0 or -ENOBUFS. */
+int infc_request_make_room(struct inf_request *req);
+
+/* --- device memory (device.c) --- */
+
+/* The broker is gone: streams that wait for it go on. */
+void infc_device_release_waits(struct inf_client *client);
+/* Waits for the device, then unmaps all. */
+void infc_device_close(struct inf_client *client);
+/* The twin of a region has come (NULL = of none that we know). Control lock held. 0 or -EPROTO. */
+int infc_device_add_twin(struct inf_client *client, struct region *region, int socket_fd);
+/* The request, which holds an entry of the timeline, is given back. */
+void infc_device_forget(struct inf_request *req);
+/* The same request is submitted. */
+void infc_device_fill_slot(struct inf_submission *slot, const struct inf_request *req);
 
 /* --- models (model.c) --- */
 

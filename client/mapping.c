@@ -27,7 +27,7 @@ const struct region *infc_region_find(const struct inf_client *client, uint32_t 
 	return NULL;
 }
 
-static struct region *find_any(struct inf_client *client, uint32_t id)
+struct region *infc_region_at(struct inf_client *client, uint32_t id)
 {
 	for (unsigned int i = 0; i < INF_REGIONS; i++)
 		if (client->regions[i].id == id)
@@ -37,7 +37,7 @@ static struct region *find_any(struct inf_client *client, uint32_t id)
 
 static int publish(struct inf_client *client, uint32_t id, const struct region *filled)
 {
-	struct region *region = find_any(client, INFC_REGION_NONE);
+	struct region *region = infc_region_at(client, INFC_REGION_NONE);
 
 	if (!region)
 		return -ENOSPC;
@@ -57,7 +57,7 @@ int infc_region_add(struct inf_client *client, uint32_t id, uint32_t kind, int f
 	void *base;
 	int r;
 
-	if (id == INFC_REGION_NONE || find_any(client, id))
+	if (id == INFC_REGION_NONE || infc_region_at(client, id))
 		return -EPROTO;
 	r = inf_region_check_received(fd, bytes, !writable);
 	if (r)
@@ -76,7 +76,7 @@ int infc_region_add(struct inf_client *client, uint32_t id, uint32_t kind, int f
 
 int infc_region_ready(struct inf_client *client, uint32_t id)
 {
-	struct region *region = find_any(client, id);
+	struct region *region = infc_region_at(client, id);
 
 	if (!region || region->kind != INF_REGION_REQUEST || region->ready)
 		return -EPROTO;
@@ -108,9 +108,11 @@ static void drop(struct region *region)
 
 void infc_region_retire(struct inf_client *client, uint32_t id)
 {
-	struct region *region = find_any(client, id);
+	struct region *region = infc_region_at(client, id & ~INF_TWIN_BIT);
 
-	if (region && region->kind == INF_REGION_OUTPUT)
+	if (region && id & INF_TWIN_BIT)
+		inf_store32(&region->twin_lost, 1);
+	else if (region && region->kind == INF_REGION_OUTPUT)
 		region->retired = true;
 	infc_region_sweep(client);
 }

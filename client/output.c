@@ -125,7 +125,7 @@ const void *inf_output(const struct inf_request *req, uint32_t idx)
 {
 	const struct inf_tensor *tensor = find(req, idx);
 
-	return tensor ? tensor->data : NULL;
+	return tensor && !(req->twin_flags & INF_SUB_TWIN_OUT) ? tensor->data : NULL;
 }
 
 int inf_output_tensor(const struct inf_request *req, uint32_t idx, struct inf_tensor *ret_tensor)
@@ -135,5 +135,7 @@ int inf_output_tensor(const struct inf_request *req, uint32_t idx, struct inf_te
 	if (!tensor || !ret_tensor)
 		return -EINVAL;
 	*ret_tensor = *tensor;
+	if (req->twin_flags & INF_SUB_TWIN_OUT)
+		ret_tensor->data = NULL;
 	return 0;
 }

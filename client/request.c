@@ -13,6 +13,7 @@
 #include "shm/region.h"
 #include "shm/signature.h"
 #include <errno.h>
+#include <inf/device.h>
 #include <stdlib.h>
 
 /* --- the table --- */
@@ -99,6 +100,8 @@ void infc_request_recycle(struct inf_request *req)
 	struct lane *home = &req->client->lanes[req->home];
 	struct inf_model *model = req->model;
 
+	if (req->timeline)
+		infc_device_forget(req);
 	inf_store32(&req->state, INFC_FREE);
 	pthread_mutex_lock(&home->cache_lock);
 	req->next_free = model->free[home->idx];
@@ -189,7 +192,7 @@ static int fit(struct inf_client *client, struct arena_block **block, uint64_t b
 	return *block ? 0 : -ENOBUFS;
 }
 
-static uint64_t offset_of(const struct inf_request *req, uint32_t idx)
+uint64_t infc_input_offset(const struct inf_request *req, uint32_t idx)
 {
 	return req->rows == 1 ? req->model->input_offset[idx]
 			      : inf_input_offset(&req->model->signature, req->rows, idx);
@@ -222,7 +225,7 @@ static void describe_largest(struct inf_request *req, uint32_t idx)
 		.region = req->block->region,
 		.dtype = spec->dtype,
 		.rank = spec->rank,
-		.offset = req->block->offset + offset_of(req, idx),
+		.offset = req->block->offset + infc_input_offset(req, idx),
 		.length = inf_input_room(req, idx),
 	};
 
@@ -232,10 +235,16 @@ static void describe_largest(struct inf_request *req, uint32_t idx)
 	ext_of(req)[idx] = tensor;
 }
 
+/* Bytes that the results take behind what is submitted. */
+static uint64_t result_bytes(const struct inf_request *req)
+{
+	return req->twin_flags & INF_SUB_TWIN_OUT ? inf_output_bytes(&req->model->signature, req->rows) : 0;
+}
+
 static int use_ext(struct inf_request *req)
 {
 	uint32_t n_inputs = req->model->signature.n_inputs;
-	int r = fit(req->client, &req->ext, n_inputs * sizeof(struct inf_ext_tensor));
+	int r = fit(req->client, &req->ext, inf_align64(n_inputs * sizeof(struct inf_ext_tensor)) + result_bytes(req));
 
 	if (r)
 		return r;
@@ -243,6 +252,13 @@ static int use_ext(struct inf_request *req)
 		describe_largest(req, i);
 	req->is_ext = true;
 	return 0;
+}
+
+int infc_request_make_room(struct inf_request *req)
+{
+	if (req->is_ext)
+		return use_ext(req);
+	return fit(req->client, &req->block, inf_align64(infc_packed_bytes(req->model, req->rows)) + result_bytes(req));
 }
 
 /* --- calls --- */
@@ -320,7 +336,7 @@ void *inf_input(struct inf_request *req, uint32_t idx)
 {
 	if (!req || !req->block || idx >= req->model->signature.n_inputs)
 		return NULL;
-	return req->block->data + offset_of(req, idx);
+	return req->block->data + infc_input_offset(req, idx);
 }
 
 uint64_t inf_input_room(const struct inf_request *req, uint32_t idx)
@@ -353,6 +369,9 @@ int inf_input_describe(struct inf_request *req, uint32_t idx, enum inf_dtype dty
 	if (!req->is_ext) {
 		int r = use_ext(req);
 
+		/* The results' place has moved with the block they lie behind. */
+		if (!r && req->twin_flags & INF_SUB_TWIN_OUT)
+			r = inf_output_to_device(req);
 		if (r)
 			return r;
 	}

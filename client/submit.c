@@ -41,7 +41,9 @@ static void fill_slot(struct inf_submission *slot, const struct inf_request *req
 	slot->deadline_ns = req->deadline_ns;
 	slot->rows = req->rows;
 	slot->priority = (uint16_t)(req->priority + 1);
-	slot->reserved = 0;
+	slot->timeline = 0;
+	if (req->timeline)
+		infc_device_fill_slot(slot, req);
 }
 
 static bool has_credit(struct lane *lane)

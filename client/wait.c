@@ -50,6 +50,7 @@ void infc_mark_lost(struct inf_client *client)
 {
 	if (__atomic_exchange_n(&client->lost, 1, __ATOMIC_ACQ_REL) || !client->response)
 		return;
+	infc_device_release_waits(client);
 	for (uint32_t i = 0; i < INF_LANES; i++) {
 		wake_all(&client->response->liveness[i].v);
 		wake_all(&client->response->lanes[i].cq_word.v);

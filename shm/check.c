@@ -43,37 +43,62 @@ enum inf_verdict inf_check_submission(const struct inf_submission *copy)
 		return INF_VERDICT_OPCODE;
 	if (copy->mem_kind > INF_MEM_DEVICE)
 		return INF_VERDICT_MEM_KIND_UNKNOWN;
-	if (copy->flags & ~INF_SUB_EXT)
+	if (copy->flags & ~(copy->mem_kind == INF_MEM_DEVICE ? INF_SUB_FLAGS_DEVICE : INF_SUB_FLAGS_REGION))
 		return INF_VERDICT_FLAGS;
-	if (copy->priority > INF_PRIORITY_MAX + 1 || copy->reserved)
+	if (copy->priority > INF_PRIORITY_MAX + 1)
 		return INF_VERDICT_RESERVED;
-	if (copy->mem_kind == INF_MEM_REGION && copy->generation)
+	if (copy->timeline > (copy->mem_kind == INF_MEM_DEVICE ? INF_TIMELINES : 0))
+		return INF_VERDICT_TIMELINE;
+	if (copy->mem_kind != INF_MEM_OUTPUT && copy->generation)
 		return INF_VERDICT_GENERATION;
 	return INF_VERDICT_OK;
+}
+
+static const struct inf_check_region *find_region(const struct inf_check_region *regions, uint32_t n_regions, uint32_t region)
+{
+	for (uint32_t i = 0; i < n_regions; i++)
+		if (regions[i].id == region && region != INF_CHECK_NO_REGION)
+			return &regions[i];
+	return NULL;
 }
 
 enum inf_verdict inf_check_range(const struct inf_check_region *regions, uint32_t n_regions, uint32_t region,
 				 uint64_t offset, uint64_t length)
 {
-	for (uint32_t i = 0; i < n_regions; i++) {
-		if (regions[i].id != region || region == INF_CHECK_NO_REGION)
-			continue;
-		if (offset % INF_TENSOR_ALIGN)
-			return INF_VERDICT_ALIGN;
-		if (offset < regions[i].arena_offset || offset > regions[i].bytes ||
-		    length > regions[i].bytes - offset)
-			return INF_VERDICT_OFFSET;
-		return INF_VERDICT_OK;
-	}
-	return INF_VERDICT_REGION;
+	const struct inf_check_region *found = find_region(regions, n_regions, region);
+
+	if (!found)
+		return INF_VERDICT_REGION;
+	if (offset % INF_TENSOR_ALIGN)
+		return INF_VERDICT_ALIGN;
+	if (offset < found->arena_offset || offset > found->bytes || length > found->bytes - offset)
+		return INF_VERDICT_OFFSET;
+	return INF_VERDICT_OK;
+}
+
+/* What of it lies in twins, but for the extension tensors; its region is known to exist. */
+static enum inf_verdict check_twins(const struct inf_submission *copy, const struct inf_check_model *model,
+				    const struct inf_check_region *regions, uint32_t n_regions)
+{
+	uint32_t inputs = copy->flags >> INF_SUB_TWIN_SHIFT;
+	const struct inf_check_region *region = find_region(regions, n_regions, copy->region);
+	uint64_t end = copy->offset + inf_align64(copy->length); /* checked: within the region, but for the rounding */
+
+	if (copy->flags & INF_SUB_TWIN_OUT &&
+	    (!region->has_twin || end > region->bytes || inf_output_bytes(model->signature, copy->rows) > region->bytes - end))
+		return INF_VERDICT_TWIN_OUT;
+	if (inputs >> model->signature->n_inputs || (inputs && !(copy->flags & INF_SUB_EXT) && !region->has_twin))
+		return INF_VERDICT_TWIN;
+	return INF_VERDICT_OK;
 }
 
 enum inf_verdict inf_check_infer(const struct inf_submission *copy, const struct inf_check_model *model,
 				 const struct inf_check_region *regions, uint32_t n_regions)
 {
 	bool ext = copy->flags & INF_SUB_EXT;
+	enum inf_verdict verdict;
 
-	if (copy->mem_kind != INF_MEM_REGION)
+	if (copy->mem_kind == INF_MEM_OUTPUT)
 		return INF_VERDICT_MEM_KIND;
 	if (!model->signature)
 		return INF_VERDICT_MODEL;
@@ -85,7 +110,10 @@ enum inf_verdict inf_check_infer(const struct inf_submission *copy, const struct
 		return INF_VERDICT_EXT_COUNT;
 	if (!ext && copy->length != (copy->rows == 1 ? model->row_bytes : inf_input_bytes(model->signature, copy->rows)))
 		return INF_VERDICT_LENGTH;
-	return inf_check_range(regions, n_regions, copy->region, copy->offset, copy->length);
+	verdict = inf_check_range(regions, n_regions, copy->region, copy->offset, copy->length);
+	if (!verdict && copy->mem_kind == INF_MEM_DEVICE)
+		verdict = check_twins(copy, model, regions, n_regions);
+	return verdict;
 }
 
 /* Shape of one extension tensor against its specification; its length must be exact. */
@@ -133,7 +161,17 @@ static bool overlap(const struct inf_ext_tensor *a, const struct inf_ext_tensor 
 	       b->offset < a->offset + a->length;
 }
 
-enum inf_verdict inf_check_ext(const struct inf_ext_tensor *copies, uint32_t n_tensors, uint32_t rows,
+static enum inf_verdict check_ext_memory(const struct inf_ext_tensor *copy, bool in_twin, const struct inf_check_region *regions,
+					 uint32_t n_regions)
+{
+	enum inf_verdict verdict = as_ext(inf_check_range(regions, n_regions, copy->region, copy->offset, copy->length));
+
+	if (!verdict && in_twin && !find_region(regions, n_regions, copy->region)->has_twin)
+		return INF_VERDICT_EXT_TWIN;
+	return verdict;
+}
+
+enum inf_verdict inf_check_ext(const struct inf_ext_tensor *copies, uint32_t n_tensors, const struct inf_submission *copy,
 			       const struct inf_check_model *model, const struct inf_check_region *regions,
 			       uint32_t n_regions)
 {
@@ -143,11 +181,11 @@ enum inf_verdict inf_check_ext(const struct inf_ext_tensor *copies, uint32_t n_t
 		if (copies[i].reserved || copies[i].reserved1)
 			return INF_VERDICT_EXT_RESERVED;
 	for (uint32_t i = 0; i < n_tensors; i++) {
-		enum inf_verdict verdict = check_ext_shape(&copies[i], &model->signature->inputs[i], rows);
+		enum inf_verdict verdict = check_ext_shape(&copies[i], &model->signature->inputs[i], copy->rows);
 
 		if (!verdict)
-			verdict = as_ext(inf_check_range(regions, n_regions, copies[i].region, copies[i].offset,
-							 copies[i].length));
+			verdict = check_ext_memory(&copies[i], copy->flags >> INF_SUB_TWIN_SHIFT & 1u << i, regions,
+						   n_regions);
 		if (verdict)
 			return verdict;
 		for (uint32_t k = 0; k < i; k++)

@@ -24,13 +24,16 @@
 	X(RESERVED, SESSION_END, "a reserved field is not zero")                                              \
 	X(GENERATION, SESSION_END, "a generation where none is due")                                          \
 	X(EXT_RESERVED, SESSION_END, "a reserved field of an extension tensor is not zero")                   \
-	X(MEM_KIND, INF_NOT_ALLOWED, "a kind of memory that this broker does not offer yet")                   \
+	X(TIMELINE, SESSION_END, "an index past the timeline region, or one where none is due")               \
+	X(MEM_KIND, INF_NOT_ALLOWED, "a kind of memory that this session has none of")                         \
 	X(MODEL, INF_NO_MODEL, "no such model handle in this session")                                        \
 	X(ROWS, INF_BAD_SHAPE, "no rows, too many rows, or several rows of a model that does not batch")      \
 	X(REGION, INF_BAD_MEMORY, "no such request region in this session")                                   \
 	X(OFFSET, INF_BAD_MEMORY, "offset and length reach outside the region's arena")                       \
 	X(ALIGN, INF_BAD_MEMORY, "offset is not a multiple of 64")                                            \
 	X(LENGTH, INF_BAD_SHAPE, "length is not what the signature asks for these rows")                      \
+	X(TWIN, INF_BAD_MEMORY, "an input in a region that has no device memory, or that the model does not have") \
+	X(TWIN_OUT, INF_BAD_MEMORY, "results into a region that has no device memory, or past its end")        \
 	X(EXT_MISSING, INF_BAD_SHAPE, "the model's shapes vary: an extension block is needed")                \
 	X(EXT_COUNT, INF_BAD_SHAPE, "the extension block does not hold one tensor per input")                 \
 	X(EXT_DTYPE, INF_BAD_DTYPE, "element type differs from the signature")                                \
@@ -39,6 +42,7 @@
 	X(EXT_LENGTH, INF_BAD_SHAPE, "a tensor's length is not the product of its dimensions")                \
 	X(EXT_REGION, INF_BAD_MEMORY, "a tensor names no request region of this session")                     \
 	X(EXT_OFFSET, INF_BAD_MEMORY, "a tensor reaches outside its region's arena")                          \
+	X(EXT_TWIN, INF_BAD_MEMORY, "a tensor in a region that has no device memory")                          \
 	X(EXT_ALIGN, INF_BAD_MEMORY, "a tensor's offset is not a multiple of 64")                             \
 	X(EXT_OVERLAP, INF_BAD_MEMORY, "two tensors of one request overlap")
 
@@ -62,7 +66,7 @@ const char *inf_verdict_text(enum inf_verdict verdict);
 /* What the validators know of a session: the front's private truth. */
 struct inf_check_region {
 	uint32_t id;		/* INF_CHECK_NO_REGION = unused entry, never matched */
-	uint32_t reserved;
+	bool has_twin;		/* which the executor has mapped */
 	uint64_t arena_offset;	/* first byte that may hold tensors */
 	uint64_t bytes;		/* of the region */
 };
@@ -85,8 +89,8 @@ enum inf_verdict inf_check_range(const struct inf_check_region *regions, uint32_
 enum inf_verdict inf_check_infer(const struct inf_submission *copy, const struct inf_check_model *model,
 				 const struct inf_check_region *regions, uint32_t n_regions);
 
-/* The extension tensors, already copied into private memory. */
-enum inf_verdict inf_check_ext(const struct inf_ext_tensor *copies, uint32_t n_tensors, uint32_t rows,
+/* The extension tensors of that submission, already copied into private memory. */
+enum inf_verdict inf_check_ext(const struct inf_ext_tensor *copies, uint32_t n_tensors, const struct inf_submission *copy,
 			       const struct inf_check_model *model, const struct inf_check_region *regions,
 			       uint32_t n_regions);
 

@@ -19,6 +19,8 @@ static const struct message {
 	{ INF_CTL_GROW, INF_CTL_FROM_CLIENT, 0, sizeof(struct inf_ctl_grow) },
 	{ INF_CTL_LANE_FD, INF_CTL_FROM_CLIENT, 0, sizeof(struct inf_ctl_lane_fd) },
 	{ INF_CTL_LIST, INF_CTL_FROM_CLIENT, 0, sizeof(struct inf_ctl_list) },
+	{ INF_CTL_DEVICE, INF_CTL_FROM_CLIENT, 0, sizeof(struct inf_ctl_device) },
+	{ INF_CTL_TWIN, INF_CTL_FROM_CLIENT, 0, sizeof(struct inf_ctl_twin) },
 	{ INF_CTL_WELCOME, INF_CTL_FROM_FRONT_TO_CLIENT, 3, sizeof(struct inf_ctl_welcome) },
 	{ INF_CTL_REGION, INF_CTL_FROM_FRONT_TO_CLIENT, 1, sizeof(struct inf_ctl_region) },
 	{ INF_CTL_READY, INF_CTL_FROM_FRONT_TO_CLIENT, 0, sizeof(struct inf_ctl_ready) },
@@ -27,6 +29,8 @@ static const struct message {
 	{ INF_CTL_FD, INF_CTL_FROM_FRONT_TO_CLIENT, 1, sizeof(struct inf_ctl_fd) },
 	{ INF_CTL_INFO, INF_CTL_FROM_FRONT_TO_CLIENT, 0, sizeof(struct inf_ctl_info) },
 	{ INF_CTL_RETIRE, INF_CTL_FROM_FRONT_TO_CLIENT, 0, sizeof(struct inf_ctl_retire) },
+	{ INF_CTL_TIMELINE, INF_CTL_FROM_FRONT_TO_CLIENT, 1, sizeof(struct inf_ctl_timeline) },
+	{ INF_CTL_SLAB, INF_CTL_FROM_EXECUTOR_TO_CLIENT, 1, sizeof(struct inf_ctl_slab) },
 	{ INF_CTL_HELLO_EXECUTOR, INF_CTL_FROM_EXECUTOR, 0, sizeof(struct inf_ctl_hello_executor) },
 	{ INF_CTL_INSTANCE_MAPPED, INF_CTL_FROM_EXECUTOR, 0, sizeof(struct inf_ctl_instance_mapped) },
 	{ INF_CTL_FOUND, INF_CTL_FROM_EXECUTOR, 0, sizeof(struct inf_ctl_found) },
@@ -167,8 +171,8 @@ static int judge(const struct inf_ctl_head *head, size_t bytes, int flags, enum 
 	return flags & MSG_CTRUNC || n_fds != message->n_fds ? INF_CTL_E_FDS : 0;
 }
 
-int inf_ctl_recv(int socket_fd, enum inf_ctl_peer peer, union inf_ctl_any *ret_msg, int *ret_fds,
-		 unsigned int *ret_n_fds, bool dont_wait)
+static int receive(int socket_fd, enum inf_ctl_peer peer, union inf_ctl_any *ret_msg, int *ret_fds,
+		   unsigned int *ret_n_fds, int how)
 {
 	struct iovec iov = { .iov_base = ret_msg, .iov_len = sizeof(*ret_msg) };
 	union control_buffer control = { 0 };
@@ -178,12 +182,12 @@ int inf_ctl_recv(int socket_fd, enum inf_ctl_peer peer, union inf_ctl_any *ret_m
 	ssize_t n;
 
 	/* Peers of the front may send none: without a control buffer the kernel drops them and says MSG_CTRUNC. */
-	if (peer == INF_CTL_FROM_FRONT_TO_CLIENT || peer == INF_CTL_FROM_FRONT_TO_EXECUTOR) {
+	if (peer != INF_CTL_FROM_CLIENT && peer != INF_CTL_FROM_EXECUTOR) {
 		header.msg_control = &control;
 		header.msg_controllen = CMSG_LEN(INF_CTL_FDS_MAX * sizeof(int));
 	}
 	do {
-		n = recvmsg(socket_fd, &header, MSG_CMSG_CLOEXEC | (dont_wait ? MSG_DONTWAIT : 0));
+		n = recvmsg(socket_fd, &header, MSG_CMSG_CLOEXEC | how);
 	} while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return -errno;
@@ -199,5 +203,25 @@ int inf_ctl_recv(int socket_fd, enum inf_ctl_peer peer, union inf_ctl_any *ret_m
 	}
 	memcpy(ret_fds, fds, n_fds * sizeof(int));
 	*ret_n_fds = n_fds;
+	return 0;
+}
+
+int inf_ctl_recv(int socket_fd, enum inf_ctl_peer peer, union inf_ctl_any *ret_msg, int *ret_fds,
+		 unsigned int *ret_n_fds, bool dont_wait)
+{
+	return receive(socket_fd, peer, ret_msg, ret_fds, ret_n_fds, dont_wait ? MSG_DONTWAIT : 0);
+}
+
+int inf_ctl_peek_slab(int socket_fd, struct inf_ctl_slab *ret_slab, int *ret_fd)
+{
+	union inf_ctl_any msg;
+	int fds[INF_CTL_FDS_MAX];
+	unsigned int n_fds;
+	int r = receive(socket_fd, INF_CTL_FROM_EXECUTOR_TO_CLIENT, &msg, fds, &n_fds, MSG_DONTWAIT | MSG_PEEK);
+
+	if (r)
+		return r;
+	*ret_slab = msg.slab;
+	*ret_fd = fds[0];
 	return 0;
 }

@@ -18,6 +18,15 @@
  *   C <---- REGION(output) F  + fd, sealed read-only
  *   C <------------ MODEL  F  handle, signature
  *
+ * Device memory is the executor's to make and the client's to map; the front, which knows nothing of devices, only makes
+ * a pair of sockets. What the executor writes into the one end lies ready in the other, where client and later executors
+ * look at it with MSG_PEEK: so a slab outlives the executor that made it, and no fd ever comes in from outside.
+ *
+ *   C DEVICE -----------> F  ATTACH(timeline) -> E maps, registers;  ATTACHED
+ *   C <---------- TIMELINE F  + fd, the device's UUID
+ *   C TWIN(region) -----> F  charges;  ATTACH(twin, + one end) -> E makes, scrubs, exports, writes SLAB + fd into it; ATTACHED
+ *   C <------ REGION(twin) F  + the other end, which has SLAB in it
+ *
  * An executor is started with the other end of a socketpair as fd 3:
  *
  *   E HELLO_EXECUTOR ---> F  version, instances
@@ -36,10 +45,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define INF_CTL_VERSION_MIN 1u
-#define INF_CTL_VERSION 1u /* of messages and layout together */
+#define INF_CTL_VERSION_MIN 2u
+#define INF_CTL_VERSION 2u /* of messages and layout together */
 #define INF_CTL_FDS_MAX 3u
 #define INF_CTL_TEXT_BYTES 160u
+#define INF_CTL_UUID_BYTES 48u /* "GPU-..." */
 /* Exit status of an executor whose device is lost to its process. */
 #define INF_EXIT_DEVICE_LOST 3
 #define INF_CTL_BUCKETS 9u /* batch sizes 1, 2, 4, ... 256 */
@@ -47,7 +57,8 @@
 /* features, agreed in HELLO (intersection) */
 #define INF_FEATURE_EXT 0x1ull	    /* extension blocks */
 #define INF_FEATURE_EVENT_FD 0x2ull /* LANE_FD */
-#define INF_FEATURES_ALL (INF_FEATURE_EXT | INF_FEATURE_EVENT_FD)
+#define INF_FEATURE_DEVICE 0x4ull   /* DEVICE, TWIN */
+#define INF_FEATURES_ALL (INF_FEATURE_EXT | INF_FEATURE_EVENT_FD | INF_FEATURE_DEVICE)
 
 enum inf_ctl_type {
 	/* client -> front */
@@ -57,6 +68,8 @@ enum inf_ctl_type {
 	INF_CTL_GROW = 4,
 	INF_CTL_LANE_FD = 5,
 	INF_CTL_LIST = 6,
+	INF_CTL_DEVICE = 7,
+	INF_CTL_TWIN = 8,
 	/* front -> client */
 	INF_CTL_WELCOME = 64,
 	INF_CTL_REGION = 65,
@@ -66,6 +79,9 @@ enum inf_ctl_type {
 	INF_CTL_FD = 69,
 	INF_CTL_INFO = 70,
 	INF_CTL_RETIRE = 71,
+	INF_CTL_TIMELINE = 72,
+	/* executor -> client, through a pair that the front made: see TWIN */
+	INF_CTL_SLAB = 96,
 	/* executor -> front */
 	INF_CTL_HELLO_EXECUTOR = 128,
 	INF_CTL_INSTANCE_MAPPED = 129,
@@ -142,10 +158,34 @@ struct inf_ctl_list { /* the idx-th model; answered by INFO, past the end by ERR
 	uint32_t reserved;
 };
 
+struct inf_ctl_device { /* device memory shall be used: answered by TIMELINE or ERROR */
+	struct inf_ctl_head head;
+};
+
+struct inf_ctl_twin { /* device memory for a request region that is READY; answered by REGION or ERROR */
+	struct inf_ctl_head head;
+	uint32_t region;
+	uint32_t reserved;
+};
+
+struct inf_ctl_timeline { /* fds: the timeline region */
+	struct inf_ctl_head head;
+	uint32_t region;
+	uint32_t reserved;
+	uint64_t bytes;
+	char uuid[INF_CTL_UUID_BYTES]; /* of the device */
+};
+
+struct inf_ctl_slab { /* fds: the memory, as cuMemExportToShareableHandle() gave it */
+	struct inf_ctl_head head;
+	uint64_t bytes; /* of all of it: a multiple of the device's granularity */
+	char uuid[INF_CTL_UUID_BYTES];
+};
+
 struct inf_ctl_region { /* fds: the region */
 	struct inf_ctl_head head;
 	uint32_t region;
-	uint32_t kind; /* REQUEST or OUTPUT */
+	uint32_t kind; /* REQUEST, OUTPUT or TWIN */
 	uint64_t bytes;
 	uint64_t generation; /* of the executor, for outputs */
 };
@@ -203,7 +243,8 @@ struct inf_ctl_hello_executor {
 	uint32_t n_instances;
 	uint32_t n_threads; /* intra-op threads of each */
 	uint32_t reserved;
-	char device[32]; /* "cpu" */
+	char device[32]; /* "cpu", "cuda:0" */
+	char uuid[INF_CTL_UUID_BYTES]; /* of a device that can share its memory, else empty */
 };
 
 struct inf_ctl_instance { /* fds: dispatch, done, bell; answered by INSTANCE_MAPPED */
@@ -278,7 +319,7 @@ struct inf_ctl_attach { /* fds: the region; answered by ATTACHED */
 	struct inf_ctl_head head;
 	uint32_t session;
 	uint32_t region;
-	uint32_t kind; /* REQUEST (map read-only) or OUTPUT (map read-write) */
+	uint32_t kind; /* REQUEST (map read-only), OUTPUT, TIMELINE (map read-write), TWIN (the fd is a socket) */
 	uint32_t reserved;
 	uint64_t bytes;
 };
@@ -313,6 +354,10 @@ union inf_ctl_any {
 	struct inf_ctl_grow grow;
 	struct inf_ctl_lane_fd lane_fd;
 	struct inf_ctl_list list;
+	struct inf_ctl_device device;
+	struct inf_ctl_twin twin;
+	struct inf_ctl_timeline timeline;
+	struct inf_ctl_slab slab;
 	struct inf_ctl_region region;
 	struct inf_ctl_ready ready;
 	struct inf_ctl_model model;
@@ -343,6 +388,7 @@ enum inf_ctl_peer {
 	INF_CTL_FROM_FRONT_TO_CLIENT,
 	INF_CTL_FROM_EXECUTOR,
 	INF_CTL_FROM_FRONT_TO_EXECUTOR,
+	INF_CTL_FROM_EXECUTOR_TO_CLIENT,
 };
 
 /* Outcomes of inf_ctl_recv() other than 0 and a negative errno: all of them end the connection. */
@@ -368,11 +414,17 @@ int inf_ctl_send(int socket_fd, const void *msg, const int *fds, unsigned int n_
 /*
  * Receives one message. `ret_fds` has INF_CTL_FDS_MAX entries; on 0 the caller owns the first
  * *ret_n_fds, on anything else no fd is left open. A peer of the front (client, executor) may never
- * send fds. Returns 0, an enum inf_ctl_fault, -EAGAIN, -EMFILE (the fds did not fit below RLIMIT_NOFILE;
+ * send fds to it. Returns 0, an enum inf_ctl_fault, -EAGAIN, -EMFILE (the fds did not fit below RLIMIT_NOFILE;
  * the message is lost), or a negative errno.
  */
 int inf_ctl_recv(int socket_fd, enum inf_ctl_peer peer, union inf_ctl_any *ret_msg, int *ret_fds,
 		 unsigned int *ret_n_fds, bool dont_wait);
+
+/*
+ * Looks at a SLAB that lies ready in a socket and leaves it there. `fd` is the caller's. Returns as inf_ctl_recv();
+ * -EAGAIN = there is none (yet).
+ */
+int inf_ctl_peek_slab(int socket_fd, struct inf_ctl_slab *ret_slab, int *ret_fd);
 
 /* Fixed text of a fault, never NULL. */
 const char *inf_ctl_fault_name(int fault);

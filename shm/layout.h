@@ -17,6 +17,8 @@
  *   +0x12000 checked extension tensors
  *
  *   output region (executor writes): blocks; each starts with struct inf_out_head
+ *   timeline region (client and devices write): struct inf_timeline 0..1023
+ *   twins (device memory, client and device write): the same offsets as in the region that each belongs to
  *
  * Rules. One writer per word and per region. Words of different writers, or of different rates, are 128
  * bytes apart (adjacent-line prefetch). Fixed-width little-endian integers, offsets, no pointers. A
@@ -35,7 +37,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define INF_LAYOUT_VERSION 1u
+#define INF_LAYOUT_VERSION 2u
 
 #define INF_LINE 128u		/* distance between words of different writers or rates */
 #define INF_PAGE 4096u
@@ -55,7 +57,15 @@ enum inf_region_kind {
 	INF_REGION_OUTPUT = 3,	/* executor writes */
 	INF_REGION_DISPATCH = 4, /* front writes */
 	INF_REGION_DONE = 5,	/* executor writes */
+	INF_REGION_TIMELINE = 6, /* client and devices write; believed by nobody */
+	INF_REGION_TWIN = 7,	/* device memory: client and device write */
 };
+
+/*
+ * The device memory that belongs to a request region: as long as that, and what lies at an offset of the one may lie at the
+ * same offset of the other instead. Its id is the region's with this bit.
+ */
+#define INF_TWIN_BIT 0x80000000u
 
 /* inf_submission.opcode */
 enum inf_opcode {
@@ -67,11 +77,16 @@ enum inf_opcode {
 enum inf_mem_kind {
 	INF_MEM_REGION = 0, /* the client's own request region; generation is 0 */
 	INF_MEM_OUTPUT = 1, /* an output it holds, as input; generation is the output's (later feature) */
-	INF_MEM_DEVICE = 2, /* a leased device slot; region is the slab (later feature) */
+	INF_MEM_DEVICE = 2, /* as INF_MEM_REGION, but inputs and results may lie in the twin of their region: see flags */
 };
 
 /* inf_submission.flags */
 #define INF_SUB_EXT 0x1u /* (offset, length) is an array of n_inputs struct inf_ext_tensor */
+/* Where mem_kind is INF_MEM_DEVICE: */
+#define INF_SUB_TWIN_OUT 0x2u /* results into the twin of `region`: a block as in an output region, head left out, behind (offset, length) */
+#define INF_SUB_TWIN_SHIFT 16	     /* from this bit on, one for each input that lies in a twin */
+#define INF_SUB_FLAGS_REGION INF_SUB_EXT
+#define INF_SUB_FLAGS_DEVICE (INF_SUB_EXT | INF_SUB_TWIN_OUT | 0xffffu << INF_SUB_TWIN_SHIFT)
 
 /* Submission slot. The client fills [0,56), then stores seq. */
 struct inf_submission {
@@ -87,7 +102,7 @@ struct inf_submission {
 	uint64_t deadline_ns; /* CLOCK_MONOTONIC, 0 = none */
 	uint32_t rows;
 	uint16_t priority;   /* 0 = the default; n = class n - 1 <= INF_PRIORITY_MAX */
-	uint16_t reserved;   /* must be 0 */
+	uint16_t timeline;   /* index + 1 in the timeline region, 0 = none; INF_MEM_DEVICE alone */
 	uint64_t seq;
 };
 
@@ -165,6 +180,24 @@ struct inf_request_region {
 };
 #define INF_ARENA_OFFSET 0x60000u /* of region 0; other request regions are arena from 0 */
 #define INF_REQUEST_BYTES (1u << 20) /* size of region 0 */
+
+/* --- timeline region ------------------------------------------------------------------------ */
+
+/*
+ * How requests and streams of a device wait for each other without the host. The client counts; what a stream of its writes
+ * into `ready` when the inputs are there, and a stream of ours into `done` when the results are, is compared as a signed
+ * difference. The front waits for `ready` by looking, never by queueing a wait on a device, and writes `done` as well: for
+ * requests that never ran. A lie in here is its client's own loss.
+ */
+struct inf_timeline {
+	uint64_t ready;	   /* client's device */
+	uint64_t ready_at; /* client: read once, when the request is accepted */
+	uint64_t done_at;  /* client: likewise */
+	uint8_t pad[INF_LINE - 24];
+	union inf_word64 done; /* executor's device, front */
+};
+#define INF_TIMELINES 1024u
+#define INF_TIMELINE_BYTES (INF_TIMELINES * 256u)
 
 /* --- response region ------------------------------------------------------------------------ */
 
@@ -260,6 +293,7 @@ struct inf_batch_slot {
 };
 
 #define INF_ENTRY_EXT 0x1u /* inputs are ext[ext_idx .. ext_idx + n_inputs) of the slot */
+#define INF_ENTRY_TWIN_OUT 0x2u /* INF_SUB_TWIN_OUT, and the bits of the inputs, as in the submission */
 
 /* Some rows of one request. */
 struct inf_batch_entry {
@@ -271,10 +305,11 @@ struct inf_batch_entry {
 	uint32_t first_row;
 	uint32_t n_rows;
 	uint32_t out_region;
-	uint32_t ext_idx;
+	uint16_t ext_idx;
+	uint16_t timeline; /* index + 1: `done` shall become `done_at` when the results are there; 0 = none */
 	uint64_t out_offset;
 	uint64_t out_length; /* reserved bytes */
-	uint64_t reserved;
+	uint64_t done_at;
 };
 
 #define INF_EXT_PER_BATCH 512u
@@ -325,6 +360,11 @@ static_assert(offsetof(struct inf_submission, region) == 16, "layout");
 static_assert(offsetof(struct inf_submission, offset) == 24, "layout");
 static_assert(offsetof(struct inf_submission, deadline_ns) == 40, "layout");
 static_assert(offsetof(struct inf_submission, rows) == 48, "layout");
+static_assert(offsetof(struct inf_submission, timeline) == 54, "layout");
+static_assert(INF_INPUTS_MAX <= 16, "one bit for each in a submission's flags");
+static_assert(sizeof(struct inf_timeline) * INF_TIMELINES == INF_TIMELINE_BYTES, "layout");
+static_assert(offsetof(struct inf_timeline, done) == INF_LINE, "layout");
+static_assert(INF_EXT_PER_BATCH <= UINT16_MAX, "layout");
 static_assert(offsetof(struct inf_submission, seq) == 56, "layout");
 static_assert(sizeof(struct inf_completion) == 64, "layout");
 static_assert(offsetof(struct inf_completion, status) == 8, "layout");

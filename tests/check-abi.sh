@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# check-abi.sh - what libinfclient exports is what tests/abi/libinfclient.symbols says, what client.h declares and what
+# check-abi.sh - what libinfclient exports is what tests/abi/libinfclient.symbols says, what client.h and device.h declare and what
 # has a man page; it needs libc alone, and the front libc and liburing alone. Rewrite the golden with: check-abi.sh --write
 set -u
 cd "$(dirname "$0")/.." || exit 1
@@ -12,8 +12,8 @@ same() { # NAME FILE FILE
 	if diff -u "$2" "$3"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "failed: $1"; fi
 }
 exported() { nm -D --defined-only --with-symbol-versions "$BUILD/libinfclient.so" | awk '$2 != "A" { print $3 }' | LC_ALL=C sort; }
-declared() { # one name per INF_EXPORT in client.h, also where the prototype goes over several lines
-	sed -n '/^INF_EXPORT/s/.*[ *]\(inf_[a-z_]*\)(.*/\1/p' include/inf/client.h | LC_ALL=C sort
+declared() { # one name per INF_EXPORT in client.h and device.h, also where the prototype goes over several lines
+	sed -n '/^INF_EXPORT/s/.*[ *]\(inf_[a-z_]*\)(.*/\1/p' include/inf/client.h include/inf/device.h | LC_ALL=C sort
 }
 needed() { ldd "$1" | awk '{ print $1 }' | sed 's/\.so.*//' | grep -vE '^(linux-vdso|/lib.*ld-linux.*|libc|lib(asan|ubsan|tsan|gcc_s|m))$' | sort; }
 

@@ -32,6 +32,8 @@ static void say_hello(struct executor *executor)
 	hello.n_instances = executor->n_instances;
 	hello.n_threads = executor->n_threads;
 	snprintf(hello.device, sizeof(hello.device), "%s", executor->device ? executor->device->name : "cpu");
+	if (executor->device && executor->device->can_share)
+		snprintf(hello.uuid, sizeof(hello.uuid), "%s", executor->device->uuid);
 	executor_send(executor, &hello);
 }
 
@@ -59,7 +61,7 @@ static void on_attach(struct executor *executor, const struct inf_ctl_attach *ms
 	inf_ctl_init(&attached, INF_CTL_ATTACHED, 0);
 	attached.session = msg->session;
 	attached.region = msg->region;
-	attached.error = regions_attach(msg->session, msg->region, fd, msg->bytes, msg->kind == INF_REGION_OUTPUT);
+	attached.error = regions_attach(msg->session, msg->region, msg->kind, fd, msg->bytes);
 	close(fd);
 	executor_send(executor, &attached);
 }

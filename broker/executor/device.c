@@ -19,12 +19,19 @@
 #define ROUNDS		   5
 #define COPIES		   50
 
+/* An older driver does not know the question: then the answer is no. */
+static bool can(const struct device *device, CUdevice_attribute attribute)
+{
+	int value = 0;
+
+	return !device->driver.device_attribute(&value, attribute, device->handle) && value;
+}
+
 static CUresult open_context(struct device *device)
 {
 	const struct inf_driver *driver = &device->driver;
 	CUuuid uuid;
 	CUresult result = driver->device_name(device->model, sizeof(device->model), device->handle);
-	int value = 0;
 
 	if (!result)
 		result = driver->device_uuid(&uuid, device->handle);
@@ -32,9 +39,10 @@ static CUresult open_context(struct device *device)
 		return result;
 	inf_driver_uuid_text(&uuid, device->uuid);
 	snprintf(device->name, sizeof(device->name), "cuda:%d", device->handle);
-	/* An older driver does not know the question: then the answer is no. */
-	if (!driver->device_attribute(&value, CU_DEVICE_ATTRIBUTE_READ_ONLY_HOST_REGISTER_SUPPORTED, device->handle))
-		device->can_register_read_only = value;
+	device->can_register_read_only = can(device, CU_DEVICE_ATTRIBUTE_READ_ONLY_HOST_REGISTER_SUPPORTED);
+	device->can_share = can(device, CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED) &&
+			    can(device, CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED) &&
+			    can(device, CU_DEVICE_ATTRIBUTE_CAN_USE_64_BIT_STREAM_MEM_OPS);
 	/* Threads that wait for the device sleep: the cores belong to clients and to other instances. */
 	result = driver->context_flags(device->handle, CU_CTX_SCHED_BLOCKING_SYNC);
 	if (!result)

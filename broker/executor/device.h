@@ -18,6 +18,7 @@ struct device {
 	CUdevice handle;
 	CUcontext context;
 	bool can_register_read_only;
+	bool can_share; /* memory with other processes, and write words for them */
 	char name[32];	/* "cuda:0" */
 	char model[64]; /* as the driver calls it */
 	char uuid[INF_UUID_TEXT_BYTES];

@@ -128,6 +128,13 @@ static uint16_t copy_input(struct flight *flight, const struct inf_batch_entry *
 		return INF_MODEL_ERROR;
 	if (whole)
 		rows_set_shape(&flight->inputs[i], spec, 1, ext);
+	if (rows_is_in_twin(entry, i)) {
+		CUdeviceptr twin = (CUdeviceptr)(uintptr_t)from;
+		bool is_good = flush(flight, run) && (!bytes || OK(copy(flight->memory->device + at, twin, bytes, flight->tracks->in),
+								   "copying a client's tensor"));
+
+		return is_good ? INF_OK : INF_MODEL_ERROR;
+	}
 	if (bytes >= flight->device->direct_bytes_min && !rows_is_judged(spec) &&
 	    regions_are_pinned(entry->session, ext ? ext->region : entry->in_region)) {
 		bool is_good = flush(flight, run) &&
@@ -219,6 +226,20 @@ static uint8_t *block_of(const struct flight *flight, const struct inf_batch_ent
 	return regions_at(entry->session, entry->out_region, entry->out_offset, entry->out_length, true);
 }
 
+/* The same in its client's device memory, behind its inputs; 0 where results shall not go there. */
+static CUdeviceptr twin_block_of(const struct flight *flight, const struct inf_batch_entry *entry)
+{
+	const struct inf_signature *sig = &flight->model->signature;
+	uint64_t in_bytes = entry->flags & INF_ENTRY_EXT ? sig->n_inputs * sizeof(struct inf_ext_tensor) :
+							   inf_input_bytes(sig, entry->rows_total);
+
+	if (!(entry->flags & INF_ENTRY_TWIN_OUT))
+		return 0;
+	return (CUdeviceptr)(uintptr_t)regions_at(entry->session, entry->in_region | INF_TWIN_BIT,
+						  entry->in_offset + inf_align64(in_bytes), inf_output_bytes(sig, entry->rows_total),
+						  true);
+}
+
 /* Where rows [at, ...) of output k lie in a batch, where in an entry's block, and how many bytes. */
 struct piece {
 	uint64_t from, to, bytes;
@@ -250,10 +271,18 @@ static bool copy_output(struct flight *flight, uint32_t first, uint32_t n, uint3
 		const struct inf_batch_entry *entry = &flight->batch.entries[e];
 		struct piece piece = piece_of(flight, entry, k, at);
 		uint8_t *block = block_of(flight, entry);
+		CUdeviceptr twin = twin_block_of(flight, entry);
 
 		if (flight->batch.ends[e].status != INF_OK)
 			continue;
 		at += entry->n_rows;
+		if (twin && block) {
+			flight->direct[e] |= (uint16_t)(1u << k);
+			if (piece.bytes && !OK(copy(twin + piece.to, flight->memory->device + piece.from, piece.bytes, flight->tracks->out),
+				"copying a result to its client"))
+				return false;
+			continue;
+		}
 		if (block && piece.bytes >= flight->device->direct_bytes_min && regions_are_pinned(entry->session, entry->out_region)) {
 			flight->direct[e] |= (uint16_t)(1u << k);
 			if (!OK(copy_out(block + piece.to, flight->memory->device + piece.from, piece.bytes, flight->tracks->out),
@@ -274,6 +303,21 @@ static bool copy_output(struct flight *flight, uint32_t first, uint32_t n, uint3
 
 _Static_assert(INF_OUTPUTS_MAX <= 16, "one bit for each in `direct`");
 
+/* Behind the copies of the results: streams of clients that wait for them may go on. */
+static bool signal_done(struct flight *flight, uint32_t first, uint32_t n)
+{
+	for (uint32_t e = first; e < first + n; e++) {
+		const struct inf_batch_entry *entry = &flight->batch.entries[e];
+		CUdeviceptr word = entry->timeline ? regions_done_word(entry->session, entry->timeline) : 0;
+
+		if (word && flight->batch.ends[e].status == INF_OK &&
+		    !OK(stream_write(flight->tracks->out, word, entry->done_at, CU_STREAM_WRITE_VALUE_DEFAULT),
+			"telling a client's streams"))
+			return false;
+	}
+	return true;
+}
+
 static void scatter(struct flight *flight, uint32_t first, uint32_t n)
 {
 	uint32_t at = 0;
@@ -285,7 +329,7 @@ static void scatter(struct flight *flight, uint32_t first, uint32_t n)
 
 		if (end->status != INF_OK)
 			continue;
-		if (!block)
+		if (!block || (entry->flags & INF_ENTRY_TWIN_OUT && !twin_block_of(flight, entry)))
 			end->status = INF_MODEL_ERROR;
 		if (block && !entry->first_row)
 			rows_write_head(block, entry, flight->model, flight->outputs);
@@ -350,7 +394,7 @@ static bool start_group(struct flight *flight, uint32_t first, uint32_t n)
 	is_good = flight->n_rows && compute(flight, error);
 	for (uint32_t k = 0; is_good && k < flight->model->signature.n_outputs; k++)
 		is_good = copy_output(flight, first, n, k);
-	if (is_good && OK(stream_call(flight->tracks->out, on_done, flight), "asking for a call"))
+	if (is_good && signal_done(flight, first, n) && OK(stream_call(flight->tracks->out, on_done, flight), "asking for a call"))
 		return true;
 	settle(flight);
 	if (n == 1 && error[0])

@@ -12,6 +12,7 @@
 #include "broker/executor/loader.h"
 #include "broker/executor/memory.h"
 #include "broker/executor/pins.h"
+#include "broker/executor/slabs.h"
 #include <inf/version.h>
 #include <getopt.h>
 #include <sched.h>
@@ -178,6 +179,7 @@ static void open_backends(struct executor *executor)
 	if (executor->device && executor->options.verbose)
 		executor_log("%s: from %llu bytes on by DMA from where they lie", executor->device->name,
 			     (unsigned long long)executor->device->direct_bytes_min);
+	slabs_start(executor->device);
 	r = executor->device ? pins_start(executor->device) : 0;
 	if (r)
 		executor_log("clients' memory is not pinned: %s", strerror(-r));

@@ -11,7 +11,9 @@
  */
 #include "broker/executor/regions.h"
 #include "broker/executor/pins.h"
+#include "broker/executor/slabs.h"
 #include "shm/atomics.h"
+#include "shm/layout.h"
 #include "shm/region.h"
 #include <errno.h>
 #include <stddef.h>
@@ -21,12 +23,17 @@
 #define SLOTS_MAX (1u << 22) /* 32,768 sessions x 64 regions, half full */
 #define DEAD	  UINT64_MAX
 
+/* A session has one timeline: it is found without its number. */
+#define TIMELINE_KEY (~INF_TWIN_BIT)
+
 struct entry {
 	uint64_t key; /* session << 32 | region, + 1; 0 = free, DEAD = free, but the chain goes on */
-	uint8_t *address;
+	uint8_t *address; /* of a twin that on the device */
 	uint64_t bytes;
 	bool writable;
 	struct pin *pin; /* NULL = the device cannot reach it */
+	struct inf_slab slab; /* of a twin */
+	CUdeviceptr words;    /* where the device reaches a timeline, else 0 */
 };
 
 struct table {
@@ -82,6 +89,8 @@ static void put(struct table *table, const struct entry *entry)
 	slot->bytes = entry->bytes;
 	slot->writable = entry->writable;
 	slot->pin = entry->pin;
+	slot->slab = entry->slab;
+	slot->words = entry->words;
 	/* Release: pairs with the acquire in find(). */
 	inf_store64_release(&slot->key, entry->key);
 }
@@ -120,34 +129,66 @@ static int make_room(void)
 	return 0;
 }
 
-int regions_attach(uint32_t session, uint32_t region, int fd, uint64_t bytes, bool writable)
+static int map_host(struct entry *entry, int fd, bool is_timeline)
+{
+	void *address;
+	int r = inf_region_map(fd, entry->bytes, entry->writable, 0, &address);
+
+	if (r)
+		return r;
+	/* What a client may read must exist before it may; what we read was populated by the
+	 * client. */
+	r = inf_region_populate(address, entry->bytes, entry->writable);
+	if (!r && is_timeline)
+		r = words_attach(address, entry->bytes, &entry->words);
+	if (r) {
+		inf_region_unmap(address, entry->bytes, 0);
+		return r;
+	}
+	entry->address = address;
+	if (!is_timeline)
+		entry->pin = pins_add(address, entry->bytes, entry->writable);
+	return 0;
+}
+
+static int map_twin(struct entry *entry, int socket_fd)
+{
+	int r = slab_attach(socket_fd, entry->bytes, &entry->slab);
+
+	entry->address = (uint8_t *)(uintptr_t)entry->slab.address;
+	return r;
+}
+
+int regions_attach(uint32_t session, uint32_t region, uint32_t kind, int fd, uint64_t bytes)
 {
 	struct entry entry = {
-		.key = key_of(session, region),
+		.key = key_of(session, kind == INF_REGION_TIMELINE ? TIMELINE_KEY : region),
 		.bytes = bytes,
-		.writable = writable,
+		.writable = kind != INF_REGION_REQUEST,
 	};
-	void *address;
 	int r;
 
 	if (find(present, entry.key))
 		return -EEXIST;
 	r = make_room();
-	if (r == 0)
-		r = inf_region_map(fd, bytes, writable, 0, &address);
+	if (!r)
+		r = kind == INF_REGION_TWIN ? map_twin(&entry, fd) : map_host(&entry, fd, kind == INF_REGION_TIMELINE);
 	if (r)
 		return r;
-	/* What a client may read must exist before it may; what we read was populated by the
-	 * client. */
-	r = inf_region_populate(address, bytes, writable);
-	if (r) {
-		inf_region_unmap(address, bytes, 0);
-		return r;
-	}
-	entry.address = address;
-	entry.pin = pins_add(address, bytes, writable);
 	put(present, &entry);
 	return 0;
+}
+
+static void unmap(struct entry *entry)
+{
+	if (entry->slab.address) {
+		slab_detach(&entry->slab);
+		return;
+	}
+	pins_remove(entry->pin);
+	if (entry->words)
+		words_detach(entry->address);
+	inf_region_unmap(entry->address, entry->bytes, 0);
 }
 
 void regions_detach(uint32_t session)
@@ -157,8 +198,7 @@ void regions_detach(uint32_t session)
 
 		if (!is_live(entry->key) || (entry->key - 1) >> 32 != session)
 			continue;
-		pins_remove(entry->pin);
-		inf_region_unmap(entry->address, entry->bytes, 0);
+		unmap(entry);
 		take_away(present, i);
 	}
 }
@@ -180,4 +220,12 @@ bool regions_are_pinned(uint32_t session, uint32_t region)
 	const struct entry *entry = find(__atomic_load_n(&present, __ATOMIC_ACQUIRE), key_of(session, region));
 
 	return entry && pin_is_done(entry->pin);
+}
+
+uint64_t regions_done_word(uint32_t session, uint32_t idx1)
+{
+	const struct entry *entry = find(__atomic_load_n(&present, __ATOMIC_ACQUIRE), key_of(session, TIMELINE_KEY));
+	uint64_t at = (uint64_t)(idx1 - 1) * sizeof(struct inf_timeline) + offsetof(struct inf_timeline, done);
+
+	return entry && at < entry->bytes ? entry->words + at : 0;
 }

@@ -11,6 +11,7 @@ const void *rows_input_at(const struct batch *batch, const struct inf_batch_entr
 {
 	uint64_t row_bytes = model->row_bytes[i];
 	uint64_t bytes = entry->n_rows * row_bytes, skip = entry->first_row * row_bytes;
+	uint32_t twin = rows_is_in_twin(entry, i) ? INF_TWIN_BIT : 0;
 
 	*ret_ext = NULL;
 	if (entry->flags & INF_ENTRY_EXT) {
@@ -18,10 +19,10 @@ const void *rows_input_at(const struct batch *batch, const struct inf_batch_entr
 
 		*ret_ext = ext;
 		if (model->signature.flags & INF_SIG_BATCHABLE)
-			return regions_at(entry->session, ext->region, ext->offset + skip, bytes, false);
-		return regions_at(entry->session, ext->region, ext->offset, ext->length, false);
+			return regions_at(entry->session, ext->region | twin, ext->offset + skip, bytes, false);
+		return regions_at(entry->session, ext->region | twin, ext->offset, ext->length, false);
 	}
-	return regions_at(entry->session, entry->in_region,
+	return regions_at(entry->session, entry->in_region | twin,
 			  entry->in_offset + inf_input_offset(&model->signature, entry->rows_total, i) + skip, bytes, false);
 }
 

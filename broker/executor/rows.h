@@ -6,7 +6,13 @@
 #include "broker/executor/executor.h"
 #include "broker/executor/queue.h"
 
-/* Where input i of an entry lies in its client's region; NULL where that is not mapped. */
+/* Does input i of an entry lie in device memory? */
+static inline bool rows_is_in_twin(const struct inf_batch_entry *entry, uint32_t i)
+{
+	return entry->flags >> INF_SUB_TWIN_SHIFT & 1u << i;
+}
+
+/* Where input i of an entry lies in its client's region, or in that one's twin; NULL where that is not mapped. */
 const void *rows_input_at(const struct batch *batch, const struct inf_batch_entry *entry, const struct loaded_model *model,
 			  uint32_t i, const struct inf_ext_tensor **ret_ext);
 

@@ -3,7 +3,8 @@
  * verdicts.c - every row of the bad-input table, sent to the real broker.
  *
  * For each row one client sends exactly that; the broker must answer with the row's status, or end this session and
- * say the row's text in its log. After each row an honest request must be answered. A row without a case fails.
+ * say the row's text in its log. After each row an honest request must be answered. A row without a case fails; one that
+ * needs a device is skipped where the broker has none.
  *
  * Usage: verdicts SOCKET BROKER_LOG
  */
@@ -11,6 +12,7 @@
 #include "shm/check.h"
 #include "shm/signature.h"
 #include "tests/support/raw.h"
+#include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,8 +29,25 @@ static void bad_opcode(struct inf_submission *sub) { sub->opcode = 99; }
 static void bad_mem_kind(struct inf_submission *sub) { sub->mem_kind = 7; }
 static void later_mem_kind(struct inf_submission *sub) { sub->mem_kind = INF_MEM_OUTPUT; }
 static void bad_flags(struct inf_submission *sub) { sub->flags |= 1u << 31; }
-static void bad_reserved(struct inf_submission *sub) { sub->reserved = 1; }
+static void bad_reserved(struct inf_submission *sub) { sub->priority = 99; }
+static void bad_timeline(struct inf_submission *sub) { sub->timeline = 1; }
 static void bad_generation(struct inf_submission *sub) { sub->generation = 5; }
+static void bad_twin(struct inf_submission *sub)
+{
+	sub->mem_kind = INF_MEM_DEVICE;
+	sub->flags = 1u << (INF_SUB_TWIN_SHIFT + 7);
+}
+static void bad_twin_out(struct inf_submission *sub)
+{
+	sub->mem_kind = INF_MEM_DEVICE;
+	sub->flags = INF_SUB_TWIN_OUT;
+	sub->offset = INF_REQUEST_BYTES - sub->length;
+}
+static void twins(struct inf_submission *sub)
+{
+	sub->mem_kind = INF_MEM_DEVICE;
+	sub->flags |= 3u << INF_SUB_TWIN_SHIFT;
+}
 static void bad_model(struct inf_submission *sub) { sub->model = 63; }
 static void bad_rows(struct inf_submission *sub) { sub->rows = 0; }
 static void bad_region(struct inf_submission *sub) { sub->region = 999; }
@@ -45,6 +64,7 @@ static void ext_length(struct inf_ext_tensor *ext) { ext->length += 64; }
 static void ext_region(struct inf_ext_tensor *ext) { ext->region = 77; }
 static void ext_offset(struct inf_ext_tensor *ext) { ext->offset = ~0ull << 6; }
 static void ext_align(struct inf_ext_tensor *ext) { ext->offset += 4; }
+static void no_change(struct inf_ext_tensor *ext) { (void)ext; }
 static void ext_overlap(struct inf_ext_tensor *ext) { ext[1].offset = ext[0].offset; }
 
 static void bad_seq(struct raw *raw)
@@ -96,13 +116,14 @@ struct row {
 	void (*on_ext)(struct inf_ext_tensor *);
 	void (*on_session)(struct raw *);
 	bool ext; /* send as an extension request */
+	enum { NO_DEVICE, DEVICE, DEVICE_AND_TWIN } device; /* of region 0 */
 };
 
 static void nothing(struct inf_submission *sub) { (void)sub; }
 
-#define SUB(name, change) { INF_VERDICT_##name, "add_sub", change, NULL, NULL, false }
-#define EXT(name, change) { INF_VERDICT_##name, "add_sub", nothing, change, NULL, true }
-#define SES(name, change) { INF_VERDICT_##name, "add_sub", NULL, NULL, change, false }
+#define SUB(name, change) { INF_VERDICT_##name, "add_sub", change, NULL, NULL, false, NO_DEVICE }
+#define EXT(name, change) { INF_VERDICT_##name, "add_sub", nothing, change, NULL, true, NO_DEVICE }
+#define SES(name, change) { INF_VERDICT_##name, "add_sub", NULL, NULL, change, false, NO_DEVICE }
 
 static const struct row rows[] = {
 	SES(SEQ, bad_seq),
@@ -116,14 +137,18 @@ static const struct row rows[] = {
 	SUB(GENERATION, bad_generation),
 	EXT(EXT_RESERVED, ext_reserved),
 	SUB(MEM_KIND, later_mem_kind),
+	SUB(TIMELINE, bad_timeline),
+	{ INF_VERDICT_TWIN, "add_sub", bad_twin, NULL, NULL, false, DEVICE_AND_TWIN },
+	{ INF_VERDICT_TWIN_OUT, "add_sub", bad_twin_out, NULL, NULL, false, DEVICE_AND_TWIN },
+	{ INF_VERDICT_EXT_TWIN, "add_sub", twins, no_change, NULL, true, DEVICE },
 	SUB(MODEL, bad_model),
 	SUB(ROWS, bad_rows),
 	SUB(REGION, bad_region),
 	SUB(OFFSET, bad_offset),
 	SUB(ALIGN, bad_align),
 	SUB(LENGTH, bad_length),
-	{ INF_VERDICT_EXT_MISSING, "varying", nothing, NULL, NULL, false },
-	{ INF_VERDICT_EXT_COUNT, "add_sub", bad_count, NULL, NULL, true },
+	{ INF_VERDICT_EXT_MISSING, "varying", nothing, NULL, NULL, false, NO_DEVICE },
+	{ INF_VERDICT_EXT_COUNT, "add_sub", bad_count, NULL, NULL, true, NO_DEVICE },
 	EXT(EXT_DTYPE, ext_dtype),
 	EXT(EXT_RANK, ext_rank),
 	EXT(EXT_DIMS, ext_dims),
@@ -188,6 +213,8 @@ static long log_size(void)
 	return size;
 }
 
+static const char no_device[] = "no device";
+
 /* NULL where the row has its effect, else what went wrong. */
 static const char *try_row(const struct row *row)
 {
@@ -199,6 +226,14 @@ static const char *try_row(const struct row *row)
 
 	if (raw_open(&raw, socket_path) || raw_model(&raw, row->model, 4))
 		return "cannot open";
+	if (row->device) {
+		int r = raw_device(&raw, row->device == DEVICE_AND_TWIN);
+
+		if (r) {
+			raw_close(&raw);
+			return r == -ENODEV ? no_device : "no device memory";
+		}
+	}
 	if (row->on_session) {
 		row->on_session(&raw);
 	} else {
@@ -243,7 +278,7 @@ static const char *honest(void)
 
 int main(int argc, char **argv)
 {
-	unsigned int n_passed = 0, n_failed = 0;
+	unsigned int n_passed = 0, n_failed = 0, n_skipped = 0;
 	bool seen[INF_VERDICT_N] = { false };
 
 	if (argc != 3)
@@ -254,6 +289,11 @@ int main(int argc, char **argv)
 		const char *wrong = try_row(&rows[i]);
 
 		seen[rows[i].verdict] = true;
+		if (wrong == no_device) {
+			printf("skip - %s: the broker has no device\n", inf_verdict_name(rows[i].verdict));
+			n_skipped++;
+			continue;
+		}
 		if (!wrong)
 			wrong = honest();
 		printf("%s - %s%s%s\n", wrong ? "NOT OK" : "ok", inf_verdict_name(rows[i].verdict), wrong ? ": " : "",
@@ -267,6 +307,6 @@ int main(int argc, char **argv)
 			n_failed++;
 		}
 	}
-	printf("%u passed, %u failed, 0 skipped\n", n_passed, n_failed);
+	printf("%u passed, %u failed, %u skipped\n", n_passed, n_failed, n_skipped);
 	return n_failed != 0;
 }

@@ -156,6 +156,9 @@ CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute attribute, CUdevice
 	case CU_DEVICE_ATTRIBUTE_READ_ONLY_HOST_REGISTER_SUPPORTED:
 		*value = settings.has_read_only;
 		break;
+	case CU_DEVICE_ATTRIBUTE_CAN_USE_64_BIT_STREAM_MEM_OPS:
+		*value = 1;
+		break;
 	default:
 		return call_end(CUDA_ERROR_INVALID_VALUE);
 	}

@@ -8,7 +8,8 @@
  *	an event's record to a stream that waits for it, and to a host thread that waited or saw it done;
  *	a stream to a host thread that waited for it or saw it idle (cuMemcpyDtoH to pageable memory waits as well);
  *	a value word, from the stream that wrote it to the one that waited for that value;
- *	a host function, and a value written to host memory, to every host thread from then on: how it told others is not seen.
+ *	a host function, a value written to host memory, and the end of a stream that is idle, to every host thread from then
+ *	on: how it told others is not seen.
  * Not an order: that it happened to run in time. An operation is judged as it is queued, by what its caller knows then; behind a
  * wait for a value and behind a graph, as it runs, because what comes before is not known earlier. Either way a missing order is
  * found whatever the timing was, but for the last kind of edge, whose "from then on" is a time.

@@ -297,6 +297,8 @@ CUresult cuStreamDestroy_v2(CUstream handle)
 		return call_end(CUDA_ERROR_INVALID_HANDLE);
 	if (stream->capture)
 		return call_end(capture_breaks(stream, "cuStreamDestroy"));
+	if (stream->n_done == stream->n_queued)
+		clock_publish(&stream->clock);
 	stream_end(stream);
 	return call_end(CUDA_SUCCESS);
 }

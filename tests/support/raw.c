@@ -180,6 +180,36 @@ int raw_model(struct raw *raw, const char *name, uint32_t depth)
 	return r;
 }
 
+/* A question whose answer carries one fd, which is closed. */
+static int ask(struct raw *raw, void *question, enum inf_ctl_type answer)
+{
+	union inf_ctl_any msg;
+	int fds[INF_CTL_FDS_MAX], r = inf_ctl_send(raw->socket_fd, question, NULL, 0, false);
+	unsigned int n_fds;
+
+	if (!r)
+		r = inf_ctl_recv(raw->socket_fd, INF_CTL_FROM_FRONT_TO_CLIENT, &msg, fds, &n_fds, false);
+	if (r)
+		return r;
+	for (unsigned int i = 0; i < n_fds; i++)
+		close(fds[i]);
+	if (msg.head.type == INF_CTL_ERROR)
+		return msg.error.error;
+	return msg.head.type == answer ? 0 : -EPROTO;
+}
+
+int raw_device(struct raw *raw, bool twin)
+{
+	struct inf_ctl_device device;
+	struct inf_ctl_twin ask_twin;
+	int r;
+
+	inf_ctl_init(&device, INF_CTL_DEVICE, 3);
+	inf_ctl_init(&ask_twin, INF_CTL_TWIN, 4);
+	r = ask(raw, &device, INF_CTL_TIMELINE);
+	return r || !twin ? r : ask(raw, &ask_twin, INF_CTL_REGION);
+}
+
 void raw_close(struct raw *raw)
 {
 	int fds[] = { raw->socket_fd, raw->bell_fd, raw->request_fd, raw->response_fd };

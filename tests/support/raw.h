@@ -9,6 +9,7 @@
 #include "shm/control.h"
 #include "shm/lane.h"
 #include "shm/layout.h"
+#include <stdbool.h>
 
 struct raw {
 	int socket_fd, bell_fd, request_fd, response_fd;
@@ -32,6 +33,8 @@ int raw_open(struct raw *raw, const char *path);
 int raw_connect(struct raw *raw, const char *path);
 /* Opens a model with all its regions. */
 int raw_model(struct raw *raw, const char *name, uint32_t depth);
+/* Asks for the device, and for memory on it for region 0. 0, -ENODEV on the CPU, or as raw_open(). */
+int raw_device(struct raw *raw, bool twin);
 void raw_close(struct raw *raw);
 
 /* A correct submission of one row at the start of the arena. */

@@ -34,7 +34,7 @@ static void teardown(void)
 static void attach_all(uint32_t session)
 {
 	for (uint32_t region = 0; region < REGIONS; region++)
-		ck_assert_int_eq(regions_attach(session, region, fd, INF_PAGE, region % 2 == 1), 0);
+		ck_assert_int_eq(regions_attach(session, region, region % 2 ? INF_REGION_OUTPUT : INF_REGION_REQUEST, fd, INF_PAGE), 0);
 }
 
 static void check_session(uint32_t session, bool there)
@@ -89,9 +89,9 @@ END_TEST
 
 START_TEST(bounds)
 {
-	ck_assert_int_eq(regions_attach(7, 3, fd, INF_PAGE, false), 0);
-	ck_assert_int_eq(regions_attach(7, 3, fd, INF_PAGE, false), -EEXIST);
-	ck_assert_int_lt(regions_attach(7, 4, -1, INF_PAGE, false), 0);
+	ck_assert_int_eq(regions_attach(7, 3, INF_REGION_REQUEST, fd, INF_PAGE), 0);
+	ck_assert_int_eq(regions_attach(7, 3, INF_REGION_REQUEST, fd, INF_PAGE), -EEXIST);
+	ck_assert_int_lt(regions_attach(7, 4, INF_REGION_REQUEST, -1, INF_PAGE), 0);
 	ck_assert_ptr_null(regions_at(7, 4, 0, 0, false));
 	ck_assert_ptr_nonnull(regions_at(7, 3, INF_PAGE, 0, false));
 	ck_assert_ptr_null(regions_at(7, 3, INF_PAGE, 1, false));

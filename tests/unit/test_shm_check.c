@@ -14,9 +14,9 @@ static struct inf_signature signature;
 static struct inf_check_model model;
 /* The session's first region, a later one, and a hole in the table. */
 static const struct inf_check_region regions[] = {
-	{ 0, 0, ARENA, BYTES },
-	{ INF_CHECK_NO_REGION, 0, 0, 1ull << 40 },
-	{ 7, 0, 0, 4096 },
+	{ 0, true, ARENA, BYTES },
+	{ INF_CHECK_NO_REGION, true, 0, 1ull << 40 },
+	{ 7, false, 0, 4096 },
 };
 #define N_REGIONS 3u
 
@@ -74,7 +74,6 @@ START_TEST(fields)
 	AFTER(opcode = 3, OPCODE);
 	AFTER(opcode = 255, OPCODE);
 	AFTER(mem_kind = INF_MEM_OUTPUT, MEM_KIND);
-	AFTER(mem_kind = INF_MEM_DEVICE, MEM_KIND);
 	AFTER(mem_kind = 3, MEM_KIND_UNKNOWN);
 	AFTER(mem_kind = 255, MEM_KIND_UNKNOWN);
 	AFTER(flags = 2, FLAGS);
@@ -83,7 +82,8 @@ START_TEST(fields)
 	AFTER(priority = INF_PRIORITY_MAX + 1, OK);
 	AFTER(priority = INF_PRIORITY_MAX + 2, RESERVED);
 	AFTER(priority = UINT16_MAX, RESERVED);
-	AFTER(reserved = 0x8000, RESERVED);
+	AFTER(timeline = 1, TIMELINE);
+	AFTER(timeline = 0x8000, TIMELINE);
 	AFTER(generation = 1, GENERATION);
 	AFTER(generation = UINT32_MAX, GENERATION);
 	AFTER(rows = 0, ROWS);
@@ -111,6 +111,40 @@ START_TEST(fields)
 	AFTER(flags = INF_SUB_EXT; sub.length = 2 * sizeof(struct inf_ext_tensor), OK);
 	AFTER(region = 7; sub.offset = 0, OK); /* a later region is arena from its start */
 	AFTER(region = 7; sub.offset = 4096 - 64, OFFSET);
+}
+END_TEST
+
+#define TWIN(input) (1u << (INF_SUB_TWIN_SHIFT + (input)))
+
+/* The same of a submission that may use device memory; the first region has a twin. */
+#define DEVICE_AFTER(change, wanted) AFTER(mem_kind = INF_MEM_DEVICE; sub.change, wanted)
+
+START_TEST(device_memory)
+{
+	uint64_t out_bytes = inf_output_bytes(&signature, 1);
+
+	DEVICE_AFTER(rows = 1, OK);
+	DEVICE_AFTER(generation = 1, GENERATION);
+	DEVICE_AFTER(timeline = INF_TIMELINES, OK);
+	DEVICE_AFTER(timeline = INF_TIMELINES + 1, TIMELINE);
+	DEVICE_AFTER(flags = 4, FLAGS);
+	DEVICE_AFTER(flags = 0x8000, FLAGS);
+	DEVICE_AFTER(flags = TWIN(0) | TWIN(1) | INF_SUB_TWIN_OUT, OK);
+	DEVICE_AFTER(flags = TWIN(2), TWIN);
+	DEVICE_AFTER(flags = TWIN(15), TWIN);
+	DEVICE_AFTER(flags = TWIN(0); sub.offset = BYTES, OFFSET);
+	DEVICE_AFTER(flags = TWIN(0); sub.region = 7; sub.offset = 0, TWIN);
+	DEVICE_AFTER(flags = INF_SUB_TWIN_OUT; sub.region = 7; sub.offset = 0, TWIN_OUT);
+	DEVICE_AFTER(flags = 0; sub.region = 7; sub.offset = 0, OK);
+	/* Results lie behind the inputs. */
+	DEVICE_AFTER(flags = INF_SUB_TWIN_OUT; sub.offset = BYTES - model.row_bytes - out_bytes, OK);
+	DEVICE_AFTER(flags = INF_SUB_TWIN_OUT; sub.offset = BYTES - model.row_bytes - out_bytes + 64, TWIN_OUT);
+	DEVICE_AFTER(flags = INF_SUB_TWIN_OUT; sub.offset = BYTES - model.row_bytes, TWIN_OUT);
+	DEVICE_AFTER(flags = INF_SUB_TWIN_OUT | INF_SUB_EXT; sub.length = 2 * sizeof(struct inf_ext_tensor), OK);
+	DEVICE_AFTER(flags = TWIN(0) | INF_SUB_EXT; sub.length = 2 * sizeof(struct inf_ext_tensor);
+		     sub.region = 7; sub.offset = 0, OK); /* where its tensors are is inf_check_ext()'s to see */
+	AFTER(flags = TWIN(0), FLAGS);
+	AFTER(flags = INF_SUB_TWIN_OUT, FLAGS);
 }
 END_TEST
 
@@ -176,6 +210,7 @@ END_TEST
 /* --- extension tensors --- */
 
 static struct inf_ext_tensor ext[2];
+static struct inf_submission of_ext;
 
 static void good_ext(void)
 {
@@ -185,13 +220,14 @@ static void good_ext(void)
 						  .offset = ARENA + 256 * i,
 						  .length = 3 * 64,
 						  .dims = { 3, 16 } };
+	of_ext = (struct inf_submission){ .rows = 3 };
 }
 
 #define EXT_AFTER(change, wanted)                                                      \
 	do {                                                                           \
 		good_ext();                                                            \
 		ext[1].change;                                                         \
-		ck_assert_int_eq(inf_check_ext(ext, 2, 3, &model, regions, N_REGIONS), \
+		ck_assert_int_eq(inf_check_ext(ext, 2, &of_ext, &model, regions, N_REGIONS), \
 				 INF_VERDICT_##wanted);                                \
 	} while (0)
 
@@ -222,10 +258,15 @@ START_TEST(extension)
 	EXT_AFTER(offset = ARENA + 192, OK); /* they touch */
 	EXT_AFTER(offset = ARENA; ext[0].offset = ARENA + 192, OK);
 	EXT_AFTER(region = 7; ext[1].offset = 0, OK);
+	EXT_AFTER(region = 0; of_ext.flags = TWIN(0) | TWIN(1), OK);
+	EXT_AFTER(region = 7; ext[1].offset = 0; of_ext.flags = TWIN(0), OK);
+	EXT_AFTER(region = 7; ext[1].offset = 0; of_ext.flags = TWIN(1), EXT_TWIN);
+	EXT_AFTER(region = 1; of_ext.flags = TWIN(1), EXT_REGION);
 	good_ext();
-	ck_assert_int_eq(inf_check_ext(ext, 1, 3, &model, regions, N_REGIONS),
+	ck_assert_int_eq(inf_check_ext(ext, 1, &of_ext, &model, regions, N_REGIONS),
 			 INF_VERDICT_EXT_COUNT);
-	ck_assert_int_eq(inf_check_ext(ext, 2, 4, &model, regions, N_REGIONS),
+	of_ext.rows = 4;
+	ck_assert_int_eq(inf_check_ext(ext, 2, &of_ext, &model, regions, N_REGIONS),
 			 INF_VERDICT_EXT_DIMS);
 }
 END_TEST
@@ -297,6 +338,7 @@ Suite *suite_shm_check(void)
 
 	tcase_add_checked_fixture(hostile, setup, NULL);
 	tcase_add_test(hostile, fields);
+	tcase_add_test(hostile, device_memory);
 	tcase_add_test(hostile, models);
 	tcase_add_test(hostile, ranges);
 	tcase_add_test(hostile, extension);

@@ -1,0 +1,493 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * device.c - tensors on the broker's device. Nothing here is called, and no driver loaded, before inf_device_open().
+ *
+ * A request region gets a twin on the device when the first request asks for one there; request and twin share offsets, so
+ * that the arena is the only allocator. Results go behind the inputs, where this process knows their address before there
+ * are any.
+ *
+ * Each request with device memory holds an entry of the timeline region while it is taken. Its counts belong to the entry,
+ * not to the request: they never go back.
+ */
+#define _GNU_SOURCE 1
+#include "client/internal.h"
+#include "shm/device/slab.h"
+#include "shm/region.h"
+#include <errno.h>
+#include <inf/device.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct device {
+	struct inf_driver driver;
+	CUdevice handle;
+	CUcontext context;
+	struct inf_ctl_timeline told; /* the broker's answer */
+	struct inf_timeline *timeline;
+	CUdeviceptr words; /* where the device reaches it */
+	/* client->table_lock */
+	uint16_t free[INF_TIMELINES];
+	uint32_t n_free;
+	/* Of the request that holds the entry. */
+	uint64_t ready[INF_TIMELINES], done[INF_TIMELINES];
+};
+
+/* Makes our context the thread's; the one before is given back by leave(). */
+static CUresult enter(const struct device *device, CUcontext *ret_before)
+{
+	CUresult result = device->driver.context_get(ret_before);
+
+	if (result || *ret_before == device->context)
+		return result;
+	return device->driver.context_set(device->context);
+}
+
+static void leave(const struct device *device, CUcontext before)
+{
+	if (before != device->context)
+		device->driver.context_set(before);
+}
+
+static int refuse(const struct device *device, CUresult result)
+{
+	infc_error_set(inf_driver_error(&device->driver, result));
+	return inf_driver_errno(result);
+}
+
+/* --- opening --- */
+
+static int find_device(struct device *device)
+{
+	char text[INF_DRIVER_TEXT_BYTES];
+	int r = inf_driver_find_device(&device->driver, device->told.uuid, &device->handle, text);
+
+	if (r) {
+		infc_error_set(r == -ENODEV ? "the broker's device is not visible in this process: CUDA_VISIBLE_DEVICES?" : text);
+		return r;
+	}
+	CUresult result = device->driver.context_retain(&device->context, device->handle);
+
+	return result ? refuse(device, result) : 0;
+}
+
+static int map_timeline(struct device *device, int fd)
+{
+	void *address;
+	CUcontext before;
+	CUresult result;
+	int r = device->told.bytes == INF_TIMELINE_BYTES ? inf_region_check_received(fd, device->told.bytes, false) : -EPROTO;
+
+	if (!r)
+		r = inf_region_map(fd, device->told.bytes, true, 0, &address);
+	if (r)
+		return r;
+	result = enter(device, &before);
+	if (!result) {
+		result = device->driver.host_register(address, INF_TIMELINE_BYTES,
+						      CU_MEMHOSTREGISTER_PORTABLE | CU_MEMHOSTREGISTER_DEVICEMAP);
+		if (!result)
+			result = device->driver.host_device_pointer(&device->words, address, 0);
+		leave(device, before);
+	}
+	if (result) {
+		inf_region_unmap(address, INF_TIMELINE_BYTES, 0);
+		return refuse(device, result);
+	}
+	device->timeline = address;
+	for (uint32_t i = 0; i < INF_TIMELINES; i++)
+		device->free[i] = (uint16_t)(INF_TIMELINES - i);
+	device->n_free = INF_TIMELINES;
+	return 0;
+}
+
+/* The broker's answer to DEVICE. 0 and the fd, or -errno. */
+static int ask_device(struct inf_client *client, struct inf_ctl_timeline *ret_told, int *ret_fd)
+{
+	union inf_ctl_any answer;
+	struct inf_ctl_device msg;
+	int r;
+
+	if (!(client->features & INF_FEATURE_DEVICE)) {
+		infc_error_set("this broker knows of no device memory: update it");
+		return -EOPNOTSUPP;
+	}
+	inf_ctl_init(&msg, INF_CTL_DEVICE, 0);
+	r = infc_control_ask(client, &msg, INF_CTL_TIMELINE, &answer, ret_fd);
+	if (r)
+		return r;
+	if (answer.head.type == INF_CTL_ERROR)
+		return infc_control_refusal(&answer.error);
+	*ret_told = answer.timeline;
+	ret_told->uuid[sizeof(ret_told->uuid) - 1] = 0;
+	return 0;
+}
+
+/* Control lock held. */
+static int open_device(struct inf_client *client)
+{
+	struct device *device = calloc(1, sizeof(*device));
+	char text[INF_DRIVER_TEXT_BYTES];
+	int fd = -1, r;
+
+	if (!device)
+		return -ENOMEM;
+	/* A driver that is not there is found out before the broker has made anything. */
+	r = inf_driver_open(&device->driver, NULL, text);
+	if (r)
+		infc_error_set(text);
+	if (!r)
+		r = ask_device(client, &device->told, &fd);
+	if (!r)
+		r = find_device(device);
+	if (!r)
+		r = map_timeline(device, fd);
+	if (fd >= 0)
+		close(fd);
+	if (r) {
+		if (device->context)
+			device->driver.context_release(device->handle);
+		free(device);
+		return r;
+	}
+	/* Release: pairs with the acquire in device_of(). */
+	__atomic_store_n(&client->device, device, __ATOMIC_RELEASE);
+	return 0;
+}
+
+static struct device *device_of(const struct inf_client *client)
+{
+	return __atomic_load_n(&client->device, __ATOMIC_ACQUIRE);
+}
+
+int inf_device_open(struct inf_client *client, struct inf_device_info *ret_info)
+{
+	struct inf_device_info info = { 0 };
+	int r = 0;
+
+	if (!client || (ret_info && ret_info->size < sizeof(ret_info->size)))
+		return -EINVAL;
+	if (infc_is_forked(client))
+		return -EOWNERDEAD;
+	pthread_mutex_lock(&client->control_lock);
+	if (!client->device)
+		r = open_device(client);
+	pthread_mutex_unlock(&client->control_lock);
+	if (r || !ret_info)
+		return r;
+	info.size = ret_info->size;
+	info.ordinal = client->device->handle;
+	memcpy(info.uuid, client->device->told.uuid, sizeof(info.uuid));
+	memcpy(ret_info, &info, info.size < sizeof(info) ? info.size : sizeof(info));
+	return 0;
+}
+
+void infc_device_release_waits(struct inf_client *client)
+{
+	struct device *device = device_of(client);
+
+	/* Signed distances: no count comes near half of this. */
+	for (uint32_t i = 0; device && i < INF_TIMELINES; i++)
+		inf_store64_release(&device->timeline[i].done.v, INT64_MAX);
+}
+
+void infc_device_close(struct inf_client *client)
+{
+	struct device *device = client->device;
+	CUcontext before;
+
+	if (!device)
+		return;
+	infc_device_release_waits(client);
+	/* In a forked child the driver is of no use, and the parent's. */
+	if (!infc_is_forked(client) && !enter(device, &before)) {
+		/* Nothing on the device may reach for what goes now. */
+		device->driver.context_synchronize();
+		for (unsigned int i = 0; i < INF_REGIONS; i++)
+			inf_slab_unmap(&device->driver, &client->regions[i].slab);
+		device->driver.host_unregister(device->timeline);
+		leave(device, before);
+		device->driver.context_release(device->handle);
+	}
+	inf_region_unmap(device->timeline, INF_TIMELINE_BYTES, 0);
+	free(device);
+	client->device = NULL;
+}
+
+/* --- twins; control lock held --- */
+
+int infc_device_add_twin(struct inf_client *client, struct region *region, int socket_fd)
+{
+	struct device *device = client->device;
+	struct inf_ctl_slab msg;
+	struct inf_slab slab;
+	CUcontext before;
+	CUresult result;
+	int fd, r;
+
+	if (!device || !region || region->slab.address)
+		return -EPROTO;
+	r = inf_ctl_peek_slab(socket_fd, &msg, &fd);
+	if (r)
+		return -EPROTO;
+	if (msg.bytes < region->bytes || strncmp(msg.uuid, device->told.uuid, sizeof(msg.uuid))) {
+		close(fd);
+		return -EPROTO;
+	}
+	result = enter(device, &before);
+	if (!result) {
+		result = inf_slab_map(&device->driver, device->handle, fd, msg.bytes, &slab);
+		leave(device, before);
+	}
+	close(fd);
+	/* Not the connection's fault: who asked finds no address. */
+	if (result) {
+		refuse(device, result);
+		return 0;
+	}
+	region->slab = slab;
+	inf_store64_release(&region->twin, slab.address);
+	return 0;
+}
+
+static int ask_twin(struct inf_client *client, const struct region *region)
+{
+	union inf_ctl_any answer;
+	struct inf_ctl_twin msg;
+	int fd, r;
+
+	if (region->twin_lost)
+		return -ESTALE;
+	if (region->twin)
+		return 0;
+	inf_ctl_init(&msg, INF_CTL_TWIN, 0);
+	msg.region = region->id;
+	r = infc_control_ask(client, &msg, INF_CTL_REGION, &answer, &fd);
+	if (r)
+		return r;
+	if (answer.head.type == INF_CTL_ERROR)
+		return infc_control_refusal(&answer.error);
+	return region->twin ? 0 : -EIO;
+}
+
+/* The device address of a block, whose region gets a twin where it has none. */
+static int locate(struct inf_client *client, const struct arena_block *block, uint64_t *ret_address)
+{
+	const struct region *region = infc_region_find(client, block->region, INF_REGION_REQUEST);
+	int r = 0;
+
+	if (!region)
+		return -EPROTO;
+	/* Acquire: pairs with the release in infc_device_add_twin(). */
+	if (!inf_load64_acquire(&region->twin) || inf_load32(&region->twin_lost)) {
+		pthread_mutex_lock(&client->control_lock);
+		r = ask_twin(client, region);
+		pthread_mutex_unlock(&client->control_lock);
+	}
+	if (!r)
+		*ret_address = region->twin + block->offset;
+	return r;
+}
+
+/* --- entries of the timeline --- */
+
+static int take_entry(struct inf_request *req, struct device *device)
+{
+	int r = 0;
+
+	if (req->timeline)
+		return 0;
+	pthread_mutex_lock(&req->client->table_lock);
+	if (device->n_free)
+		req->timeline = device->free[--device->n_free];
+	else
+		r = -ENOBUFS;
+	pthread_mutex_unlock(&req->client->table_lock);
+	return r;
+}
+
+void infc_device_forget(struct inf_request *req)
+{
+	struct device *device = req->client->device;
+
+	pthread_mutex_lock(&req->client->table_lock);
+	device->free[device->n_free++] = req->timeline;
+	pthread_mutex_unlock(&req->client->table_lock);
+	req->timeline = 0;
+	req->twin_flags = 0;
+}
+
+void infc_device_fill_slot(struct inf_submission *slot, const struct inf_request *req)
+{
+	struct device *device = req->client->device;
+	uint32_t at = req->timeline - 1u;
+
+	inf_store64(&device->timeline[at].ready_at, device->ready[at]);
+	inf_store64(&device->timeline[at].done_at, ++device->done[at]);
+	slot->mem_kind = INF_MEM_DEVICE;
+	slot->flags |= req->twin_flags;
+	slot->timeline = req->timeline;
+}
+
+/* --- calls --- */
+
+/* The request may be changed, and has an entry. 0 or -errno. */
+static int begin(struct inf_request *req, struct device **ret_device)
+{
+	if (!req || !req->block)
+		return -EINVAL;
+	if (infc_is_forked(req->client))
+		return -EOWNERDEAD;
+	if (inf_load32_acquire(&req->state) == INFC_FLIGHT)
+		return -EBUSY;
+	*ret_device = device_of(req->client);
+	return *ret_device ? take_entry(req, *ret_device) : -ENODEV;
+}
+
+int inf_input_device(struct inf_request *req, uint32_t idx, uint64_t *ret_address)
+{
+	struct device *device;
+	uint64_t address;
+	int r = !req || idx >= req->model->signature.n_inputs ? -EINVAL : begin(req, &device);
+
+	if (!r)
+		r = locate(req->client, req->block, &address);
+	if (r)
+		return r;
+	req->twin_flags |= 1u << (INF_SUB_TWIN_SHIFT + idx);
+	if (ret_address)
+		*ret_address = address + infc_input_offset(req, idx);
+	return 0;
+}
+
+/* Is that device memory of this device, and so much of it? */
+static int check_source(const struct device *device, uint64_t from, uint64_t bytes)
+{
+	unsigned int type = 0;
+	int ordinal = -1;
+	uint64_t start = 0;
+	size_t size = 0;
+	CUpointer_attribute attributes[] = { CU_POINTER_ATTRIBUTE_MEMORY_TYPE, CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL,
+					     CU_POINTER_ATTRIBUTE_RANGE_START_ADDR, CU_POINTER_ATTRIBUTE_RANGE_SIZE };
+	void *values[] = { &type, &ordinal, &start, &size };
+
+	if (device->driver.pointer_attributes(4, attributes, values, from) || type != CU_MEMORYTYPE_DEVICE ||
+	    bytes > size || from - start > size - bytes)
+		return -EFAULT;
+	return ordinal == device->handle ? 0 : -EXDEV;
+}
+
+int inf_input_copy(struct inf_request *req, uint32_t idx, uint64_t from, uint64_t bytes, void *stream)
+{
+	struct device *device;
+	CUcontext before;
+	CUresult result;
+	uint64_t to;
+	int r = inf_input_device(req, idx, &to);
+
+	if (r)
+		return r;
+	if (bytes > inf_input_room(req, idx))
+		return -EMSGSIZE;
+	device = req->client->device;
+	result = enter(device, &before);
+	if (result)
+		return refuse(device, result);
+	r = bytes ? check_source(device, from, bytes) : 0;
+	if (!r && bytes)
+		result = device->driver.copy(to, from, bytes, stream);
+	leave(device, before);
+	return result ? refuse(device, result) : r;
+}
+
+/* The block that lies in front of the results: as in shm/layout.h, INF_SUB_TWIN_OUT. */
+static struct arena_block *block_before(const struct inf_request *req, uint64_t *ret_end)
+{
+	*ret_end = inf_align64(req->is_ext ? req->model->signature.n_inputs * sizeof(struct inf_ext_tensor) :
+					     infc_packed_bytes(req->model, req->rows));
+	return req->is_ext ? req->ext : req->block;
+}
+
+int inf_output_to_device(struct inf_request *req)
+{
+	struct device *device;
+	uint64_t address;
+	int r = begin(req, &device);
+
+	if (r)
+		return r;
+	req->twin_flags |= INF_SUB_TWIN_OUT;
+	r = infc_request_make_room(req);
+	if (!r)
+		r = locate(req->client, block_before(req, &address), &address);
+	if (r)
+		req->twin_flags &= ~INF_SUB_TWIN_OUT;
+	return r;
+}
+
+int inf_output_device(const struct inf_request *req, uint32_t idx, uint64_t *ret_address)
+{
+	const struct arena_block *block;
+	const struct region *region;
+	uint64_t end;
+
+	if (!req || !ret_address || !(req->twin_flags & INF_SUB_TWIN_OUT) || idx >= req->model->signature.n_outputs)
+		return -EINVAL;
+	block = block_before(req, &end);
+	region = infc_region_find(req->client, block->region, INF_REGION_REQUEST);
+	if (!region)
+		return -EINVAL;
+	*ret_address = region->twin + block->offset + end + inf_output_offset(&req->model->signature, req->rows, idx);
+	return 0;
+}
+
+/* A word of the request's entry, as the device sees it. */
+static CUdeviceptr word_of(const struct device *device, const struct inf_request *req, size_t at)
+{
+	return device->words + (req->timeline - 1u) * sizeof(struct inf_timeline) + at;
+}
+
+int inf_request_commit(struct inf_request *req, void *stream)
+{
+	struct device *device;
+	CUcontext before;
+	CUresult result;
+	int r = !req || !req->timeline ? -EINVAL : begin(req, &device);
+
+	if (r)
+		return r;
+	result = enter(device, &before);
+	if (!result) {
+		uint64_t *count = &device->ready[req->timeline - 1];
+
+		result = device->driver.stream_write(stream, word_of(device, req, offsetof(struct inf_timeline, ready)), *count + 1,
+						     CU_STREAM_WRITE_VALUE_DEFAULT);
+		*count += !result;
+		leave(device, before);
+	}
+	return result ? refuse(device, result) : 0;
+}
+
+int inf_wait_stream(struct inf_request *req, void *stream)
+{
+	struct device *device;
+	CUcontext before;
+	CUresult result;
+	uint32_t state;
+
+	if (!req || !req->timeline)
+		return -EINVAL;
+	if (infc_is_forked(req->client))
+		return -EOWNERDEAD;
+	state = inf_load32_acquire(&req->state);
+	if (state != INFC_FLIGHT && state != INFC_ENDED)
+		return -EINVAL;
+	device = req->client->device;
+	result = enter(device, &before);
+	if (!result) {
+		result = device->driver.stream_wait(stream, word_of(device, req, offsetof(struct inf_timeline, done)),
+						    device->done[req->timeline - 1], CU_STREAM_WAIT_VALUE_GEQ);
+		leave(device, before);
+	}
+	return result ? refuse(device, result) : 0;
+}

@@ -1,0 +1,109 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# tensors.sh - clients' tensors on the device, between real processes: right answers, no copy through the host, no foreign
+# bytes, nothing left behind by whoever is killed. DRIVER=libcuda.so.1 runs what can be run on a real one.
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+. tests/support/broker.sh
+export INF_CUDA_LIBRARY=${DRIVER:-$PWD/$BUILD/tests/libfakecuda.so} FAKECUDA_REPORT=$RUN/violations
+is_software=$([ -z "${DRIVER-}" ] && echo yes)
+
+no_violation() { # NAME
+	[ -n "$is_software" ] || return
+	if [ -s "$RUN/violations" ]; then
+		not_ok "$1: the driver saw nothing wrong" "$(sort "$RUN/violations" | uniq -c | sort -rn | head -n 5 | tr '\n' ';')"
+		rm -f "$RUN/violations"
+	else
+		ok "$1: the driver saw nothing wrong"
+	fi
+}
+# What the executor holds or has done: fields of FAKECUDA_LEDGER in tests/fakecuda/fakecuda.h
+ledger() { # FIELD...
+	local field at
+	for field; do
+		at=$(sed -n '/^#define FAKECUDA_LEDGER(X)/,/^$/s/^\tX(\([a-z_]*\)).*/\1/p' tests/fakecuda/fakecuda.h | grep -nx "$field" | cut -d: -f1)
+		od -An -t u8 -v -w8 "$RUN/ledger" | sed -n "${at}p"
+	done | tr -s ' \n' ' '
+}
+start() { FAKECUDA_LEDGER_LIVE=$RUN/ledger broker_start --builtin "$@" || { not_ok "start"; finish; }; }
+tensors() { timeout 60 "$BUILD/tests/tensors" "$SOCKET" "$@"; }
+cases="mixed many_rows in_flight varying late_commit never_committed refused errors entries"
+
+if ! "$BUILD/infbroker-executor" --help >/dev/null || { [ -n "$is_software" ] && [ ! -e "$INF_CUDA_LIBRARY" ]; }; then
+	skip "tensors on a device" "no software driver in this build"
+	finish
+fi
+start --device cuda
+if [ -z "$is_software" ] && ! "$BUILD/shmctl" status | grep -q 'device cuda:0'; then
+	skip "tensors on a real device: NOTHING WAS TESTED" "$(grep -m 1 'CPU only' "$RUN/broker.log")"
+	finish
+fi
+for case in $cases; do check "$case" tensors "$case"; done
+no_violation "cases"
+
+# Two processes, each with its own memory, at the same time.
+tensors in_flight >"$RUN/one" 2>&1 &
+one=$!
+check "two processes: mixed" tensors mixed
+wait $one
+check "two processes: in_flight" grep -q '^ok - ' "$RUN/one"
+no_violation "two processes"
+
+if [ -n "$is_software" ]; then
+	held="device_bytes allocations pinned_allocations registrations streams events"
+	# shellcheck disable=SC2086
+	before=$(ledger $held) copied=$(ledger in_bytes out_bytes)
+	check "from device to device" tensors in_flight
+	check "the broker copied nothing through the host" [ "$(ledger in_bytes out_bytes)" = "$copied" ]
+	check "bad input" "$BUILD/tests/verdicts" "$SOCKET" "$RUN/broker.log"
+	for _ in $(seq 60); do
+		"$BUILD/tests/tensors" "$SOCKET" mixed >/dev/null 2>&1 &
+		client=$!
+		read -r -t "0.0$((RANDOM % 60 + 10))" <> <(:) || true
+		kill -KILL $client
+		wait $client 2>/dev/null
+	done
+	check "after 60 clients were killed: mixed" tensors mixed
+	for _ in $(seq 100); do
+		# shellcheck disable=SC2086
+		[ "$(ledger $held)" != "$before" ] || break
+		read -r -t 0.05 <> <(:) || true
+	done
+	# shellcheck disable=SC2086
+	check "all that the executor held for them is given back ($held:$before)" [ "$(ledger $held)" = "$before" ]
+	rm -f "$RUN/violations" # of clients that were killed
+fi
+
+EXECUTOR="pkill -KILL -P $BROKER -f infbroker-executor" check "executors die" tensors executor_dies
+EXECUTOR="pkill -KILL -P $BROKER -f infbroker-executor" check "executors die again" tensors executor_dies
+check "the broker ends cleanly" broker_stop
+no_violation "executors die"
+
+start --device cuda
+BROKER=$BROKER check "the broker dies" tensors broker_dies
+wait "$BROKER" 2>/dev/null
+BROKER=
+
+start
+check "a broker on the CPU says so" bash -c "'$BUILD/tests/tensors' '$SOCKET' mixed | grep -q 'No such device: models run on the CPU'"
+check "the broker ends cleanly" broker_stop
+[ -n "$is_software" ] || finish
+
+FAKECUDA_VMM=0 start --device cuda
+check "a device that shares no memory" bash -c "'$BUILD/tests/tensors' '$SOCKET' mixed | grep -q 'No such device: .*shares no memory'"
+check "host tensors all the same" "$BUILD/tests/requests" "$SOCKET" identity
+check "the broker ends cleanly" broker_stop
+start --device cuda --user-device-memory-max 1
+check "a quota of device memory" bash -c "'$BUILD/tests/tensors' '$SOCKET' errors | grep -q 'NOT OK - errors'"
+check "the broker ends cleanly" broker_stop
+start --device cuda
+check "no driver in the client" bash -c "INF_CUDA_LIBRARY=libnowhere.so '$BUILD/tests/tensors' '$SOCKET' mixed | grep -q 'No such file or directory: no CUDA driver'"
+check "another device in the client" bash -c "FAKECUDA_DEVICES=0 '$BUILD/tests/tensors' '$SOCKET' mixed | grep -q 'No such device'"
+check "the broker ends cleanly" broker_stop
+
+# Slow and irregular: what waits for what shows.
+FAKECUDA_JITTER_US=300 start --device cuda
+for case in $cases; do FAKECUDA_JITTER_US=300 check "jitter: $case" tensors "$case"; done
+check "the broker ends cleanly" broker_stop
+no_violation "jitter"
+finish
