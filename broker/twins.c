@@ -204,7 +204,7 @@ void twins_device(struct broker *broker, struct session *session, const union in
 void twins_twin(struct broker *broker, struct session *session, const union inf_ctl_any *msg)
 {
 	uint32_t cookie = msg->head.cookie, id = msg->twin.region;
-	struct region *region = id & INF_TWIN_BIT ? NULL : regions_find(session, id);
+	struct region *region = id & INF_TWIN_BIT ? NULL : regions_find(session, id), *twin;
 	int r;
 
 	if (msg->twin.reserved || !region || region->kind != INF_REGION_REQUEST ||
@@ -214,12 +214,14 @@ void twins_twin(struct broker *broker, struct session *session, const union inf_
 	}
 	if (!check_executor(broker, session, cookie))
 		return;
-	if (regions_find(session, id | INF_TWIN_BIT)) {
-		session_refuse(broker, session, cookie, -EEXIST, INF_OK, "region %" PRIu32 " has its device memory already", id);
-		return;
-	}
 	if (!open_begin(broker, session, cookie))
 		return;
+	twin = regions_find(session, id | INF_TWIN_BIT);
+	if (twin) { /* it could not map it the last time */
+		open_drop(session);
+		show(broker, session, twin, cookie);
+		return;
+	}
 	r = regions_have_room(broker, session, 1) ? make(broker, session, region, &session->opening->device) : -ENOSPC;
 	if (r < 0)
 		refuse(broker, session, cookie, r, region->bytes);

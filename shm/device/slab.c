@@ -109,12 +109,14 @@ CUresult inf_slab_map(const struct inf_driver *driver, CUdevice device, int fd, 
 
 CUresult inf_slab_unmap(const struct inf_driver *driver, struct inf_slab *slab)
 {
-	CUresult result, freed;
+	CUresult result;
 
 	if (!slab->address)
 		return CUDA_SUCCESS;
 	result = driver->mem_unmap(slab->address, slab->bytes);
-	freed = driver->mem_unreserve(slab->address, slab->bytes);
+	/* Addresses that still have memory behind them are better lost than given back. */
+	if (!result)
+		result = driver->mem_unreserve(slab->address, slab->bytes);
 	*slab = (struct inf_slab){ 0 };
-	return result ? result : freed;
+	return result;
 }

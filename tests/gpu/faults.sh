@@ -48,4 +48,42 @@ for call in cuMemcpyHtoDAsync_v2 cuMemcpyDtoHAsync_v2 cuStreamWaitEvent cuEventR
 	fails "$call:2000:2"
 	fails "$call:2000:719" # CUDA_ERROR_LAUNCH_FAILED
 done
+
+# tensor_fails WHERE CALL:N:CODE: tensors on the device, while a call fails in the executor or in the client
+tensor_fails() {
+	local said
+	rm -f "$RUN/violations" "$RUN/once"
+	if [ "$1" = executor ]; then
+		FAKECUDA_FAULTS=$2 FAKECUDA_FAULTS_ONCE=$RUN/once broker_start --builtin --device cuda >"$RUN/out" 2>&1
+		said=$(timeout 30 "$BUILD/tests/tensors" "$SOCKET" faulty 2>&1)
+	else
+		said=$(FAKECUDA_FAULTS=$2 timeout 30 "$BUILD/tests/tensors" "$SOCKET" faulty 2>&1)
+	fi
+	case $? in
+	0) ok "$1: $2: $(sed -n 's/^# //p' <<<"$said" | sort | uniq -c | tr -s ' \n' ' ')" ;;
+	124) not_ok "$1: $2" "somebody waits for ever" ;;
+	*) not_ok "$1: $2" "$said" ;;
+	esac
+	if [ -s "$RUN/violations" ]; then
+		not_ok "$1: $2: the driver saw nothing wrong" "$(head -n 2 "$RUN/violations")"
+	fi
+	[ "$1" = client ] || broker_stop || not_ok "$1: $2" "the broker does not end cleanly"
+}
+slabs="cuMemGetAllocationGranularity cuMemCreate cuMemRelease cuMemAddressReserve cuMemMap cuMemSetAccess cuMemExportToShareableHandle
+	cuMemsetD8Async cuMemUnmap cuMemAddressFree"
+for call in $slabs cuMemHostGetDevicePointer_v2; do
+	for code in 2 719; do tensor_fails executor "$call:1:$code"; done
+done
+for call in cuMemcpyDtoDAsync_v2 cuStreamWriteValue64_v2; do
+	for n in 1 7; do for code in 2 719; do tensor_fails executor "$call:$n:$code"; done; done
+done
+broker_start --builtin --device cuda || { not_ok "start"; finish; }
+calls="cuInit cuDriverGetVersion cuDeviceGetCount cuDeviceGet cuDeviceGetUuid_v2 cuDevicePrimaryCtxRetain cuCtxGetCurrent cuCtxSetCurrent
+	cuMemHostRegister_v2 cuMemHostGetDevicePointer_v2 cuMemImportFromShareableHandle cuMemAddressReserve cuMemMap cuMemSetAccess
+	cuMemRelease cuStreamWriteValue64_v2 cuStreamWaitValue64_v2 cuCtxSynchronize cuMemUnmap cuMemAddressFree cuMemHostUnregister"
+for call in $calls; do
+	for n in 1 2; do for code in 2 719; do tensor_fails client "$call:$n:$code"; done; done
+done
+check "the broker serves tensors as before" "$BUILD/tests/tensors" "$SOCKET" mixed
+check "the broker ends cleanly" broker_stop
 finish

@@ -9,6 +9,7 @@ MODE: version  a broker that speaks another protocol       hangup   closes witho
 """
 import errno
 import os
+import re
 import signal
 import socket
 import struct
@@ -25,7 +26,9 @@ def refusal(error, text):
     return message(ERROR, struct.pack("<iI160s", -error, 0, text))
 
 
-WELCOME_BODY = struct.pack("<IIQQQQQ", 1, 1, 3, 1, 0, 1 << 20, 0x60000)
+with open(os.path.join(os.path.dirname(__file__), "../../shm/control.h"), encoding="ascii") as control:
+    VERSION = int(re.search(r"INF_CTL_VERSION (\d+)u", control.read()).group(1))
+WELCOME_BODY = struct.pack("<IIQQQQQ", VERSION, 1, 3, 1, 0, 1 << 20, 0x60000)
 ANSWERS = {
     "version": refusal(errno.EPROTONOSUPPORT, b"the library speaks protocol 1..1, the broker 2..2: update the client library"),
     "quota": refusal(errno.EDQUOT, b"too many sessions"),
