@@ -82,7 +82,7 @@ calls="cuInit cuDriverGetVersion cuDeviceGetCount cuDeviceGet cuDeviceGetUuid_v2
 	cuMemHostRegister_v2 cuMemHostGetDevicePointer_v2 cuMemImportFromShareableHandle cuMemAddressReserve cuMemMap cuMemSetAccess
 	cuMemRelease cuStreamWriteValue64_v2 cuStreamWaitValue64_v2 cuCtxSynchronize cuMemUnmap cuMemAddressFree cuMemHostUnregister"
 for call in $calls; do
-	for n in 1 2; do for code in 2 719; do tensor_fails client "$call:$n:$code"; done; done
+	for code in 2 719; do tensor_fails client "$call:1:$code"; done
 done
 check "the broker serves tensors as before" "$BUILD/tests/tensors" "$SOCKET" mixed
 check "the broker ends cleanly" broker_stop

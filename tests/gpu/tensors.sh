@@ -106,4 +106,5 @@ FAKECUDA_JITTER_US=300 start --device cuda
 for case in $cases; do FAKECUDA_JITTER_US=300 check "jitter: $case" tensors "$case"; done
 check "the broker ends cleanly" broker_stop
 no_violation "jitter"
+check "no sanitizer has spoken in broker or executors" bash -c "! grep -A 12 -m 1 -E 'Sanitizer|runtime error' '$RUN/broker.log'"
 finish
