@@ -178,7 +178,7 @@ $(BUILD)/obj/%.o: %.cc $(BUILD)/.torch-dir
 $(FATBIN): broker/cuda/kernels.cu
 	$(say) NVCC $<
 	$(Q)mkdir -p $(@D)
-	$(Q)$(NVCC) -arch=all -fatbin -Wno-deprecated-gpu-targets -o $@ $<
+	$(Q)$(NVCC) -Iinclude -arch=all -fatbin -Wno-deprecated-gpu-targets -o $@ $<
 $(BUILD)/obj/broker/cuda/image.o: $(FATBIN) $(BUILD)/.fatbin
 $(BUILD)/obj/broker/cuda/image.o: ALL_CPPFLAGS += $(if $(FATBIN),-DINF_KERNELS_FATBIN='"$(abspath $(FATBIN))"')
 
@@ -308,7 +308,7 @@ $(FAKECUDA): $(call objects,$(FAKECUDA_SRC)) $(BUILD)/lib/shm.a
 	$(say) LINK $@
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(if $(SAN),$(OPT)) -shared $(ALL_LDFLAGS) -o $@ $^ -lpthread
-$(BUILD)/tests/kernels: $(call objects,broker/cuda/twins.c)
+$(BUILD)/tests/kernels: $(call objects,broker/cuda/twins.c broker/executor/values.c)
 $(BUILD)/tests/test_fakecuda: $(call objects,tests/fakecuda/test_fakecuda.c) $(BUILD)/lib/shm.a
 	$(say) LINK $@
 	$(Q)$(LINK) -o $@ $^ -ldl -lpthread

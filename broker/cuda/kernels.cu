@@ -4,6 +4,7 @@
  *
  * Every parameter is 8 bytes, so that the software driver can copy them without knowing the types.
  */
+#include <inf/types.h>
 #include <stdint.h>
 
 #define EACH(i, n) \
@@ -44,6 +45,75 @@ extern "C" __global__ void inf_reverse(float *to, const float *from, uint64_t n)
 {
 	for (EACH(i, n))
 		to[i] = from[n - 1 - i];
+}
+
+/* What inf_judge does to values of one type. */
+template <typename T> __device__ bool clamp_into(T *values, uint64_t n, int64_t min, int64_t max)
+{
+	bool is_bad = false;
+
+	for (EACH(i, n))
+		if ((int64_t)values[i] < min || (int64_t)values[i] > max) {
+			values[i] = (T)min;
+			is_bad = true;
+		}
+	return is_bad;
+}
+
+/* NaN and infinity have all bits of the exponent set (IEEE 754). */
+template <typename T> __device__ bool clear_odd(T *bits, uint64_t n, T exponent)
+{
+	bool is_bad = false;
+
+	for (EACH(i, n))
+		if ((bits[i] & exponent) == exponent) {
+			bits[i] = 0;
+			is_bad = true;
+		}
+	return is_bad;
+}
+
+/*
+ * Integers outside [min, max] become min, NaN and infinity 0; then *verdict becomes `says`. So a model may run with what it
+ * must not be given, while whose fault it is comes out afterwards. `dtype` as in inf/types.h.
+ */
+extern "C" __global__ void inf_judge(void *values, uint64_t n, uint64_t dtype, int64_t min, int64_t max, uint32_t *verdict,
+				     uint64_t says)
+{
+	bool is_bad = false;
+
+	switch (dtype) {
+	case INF_BOOL:
+	case INF_U8:
+		is_bad = clamp_into((uint8_t *)values, n, min, max);
+		break;
+	case INF_I8:
+		is_bad = clamp_into((int8_t *)values, n, min, max);
+		break;
+	case INF_I16:
+		is_bad = clamp_into((int16_t *)values, n, min, max);
+		break;
+	case INF_I32:
+		is_bad = clamp_into((int32_t *)values, n, min, max);
+		break;
+	case INF_I64:
+		is_bad = clamp_into((int64_t *)values, n, min, max);
+		break;
+	case INF_F16:
+		is_bad = clear_odd((uint16_t *)values, n, (uint16_t)0x7c00);
+		break;
+	case INF_BF16:
+		is_bad = clear_odd((uint16_t *)values, n, (uint16_t)0x7f80);
+		break;
+	case INF_F32:
+		is_bad = clear_odd((uint32_t *)values, n, (uint32_t)0x7f800000);
+		break;
+	case INF_F64:
+		is_bad = clear_odd((uint64_t *)values, n, (uint64_t)0x7ff0000000000000);
+		break;
+	}
+	if (is_bad)
+		*verdict = (uint32_t)says;
 }
 
 /* Keeps the device busy for so long, as a model would. */

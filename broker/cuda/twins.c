@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* twins.c - the kernels of kernels.cu in C, each as one loop. */
 #include "broker/cuda/kernels.h"
+#include <inf/types.h>
 #include <string.h>
 #include <time.h>
 
@@ -75,6 +76,73 @@ static void reverse_touch(void *const *params, inf_touch_fn touch, void *data)
 	READS(1, N(2) * sizeof(float));
 }
 
+#define CLAMP_INTO(type)                                                           \
+	for (uint64_t i = 0; i < N(1); i++) {                                      \
+		type *value = &P(type *, 0)[i];                                    \
+		if ((int64_t)*value < P(int64_t, 3) || (int64_t)*value > P(int64_t, 4)) { \
+			*value = (type)P(int64_t, 3);                              \
+			is_bad = true;                                             \
+		}                                                                  \
+	}
+#define CLEAR_ODD(type, exponent)                              \
+	for (uint64_t i = 0; i < N(1); i++) {                  \
+		type *bits = &P(type *, 0)[i];                 \
+		if ((*bits & (exponent)) == (exponent)) {      \
+			*bits = 0;                             \
+			is_bad = true;                         \
+		}                                              \
+	}
+
+static void judge_run(void *const *params)
+{
+	bool is_bad = false;
+
+	switch (N(2)) {
+	case INF_BOOL:
+	case INF_U8:
+		CLAMP_INTO(uint8_t);
+		break;
+	case INF_I8:
+		CLAMP_INTO(int8_t);
+		break;
+	case INF_I16:
+		CLAMP_INTO(int16_t);
+		break;
+	case INF_I32:
+		CLAMP_INTO(int32_t);
+		break;
+	case INF_I64:
+		CLAMP_INTO(int64_t);
+		break;
+	case INF_F16:
+		CLEAR_ODD(uint16_t, 0x7c00u);
+		break;
+	case INF_BF16:
+		CLEAR_ODD(uint16_t, 0x7f80u);
+		break;
+	case INF_F32:
+		CLEAR_ODD(uint32_t, 0x7f800000u);
+		break;
+	case INF_F64:
+		CLEAR_ODD(uint64_t, 0x7ff0000000000000ull);
+		break;
+	}
+	if (is_bad)
+		*P(uint32_t *, 5) = (uint32_t)N(6);
+}
+
+/* Of one element. */
+static const uint8_t bytes_of[INF_DTYPE_N] = {
+	[INF_BOOL] = 1, [INF_U8] = 1,  [INF_I8] = 1,   [INF_I16] = 2, [INF_I32] = 4,
+	[INF_I64] = 8,	[INF_F16] = 2, [INF_BF16] = 2, [INF_F32] = 4, [INF_F64] = 8,
+};
+
+static void judge_touch(void *const *params, inf_touch_fn touch, void *data)
+{
+	WRITES(0, N(1) * bytes_of[N(2)]);
+	WRITES(5, sizeof(uint32_t));
+}
+
 /* It computes nothing, so its twin sleeps: a CPU that plays device has better things to do. */
 static void spin_run(void *const *params)
 {
@@ -94,6 +162,7 @@ const struct inf_kernel inf_kernels[] = {
 	{ "inf_square", 3, square_run, square_touch },
 	{ "inf_twice", 2, twice_run, twice_touch },
 	{ "inf_reverse", 3, reverse_run, reverse_touch },
+	{ "inf_judge", 7, judge_run, judge_touch },
 	{ "inf_spin", 1, spin_run, spin_touch },
 	{ NULL, 0, NULL, NULL },
 };

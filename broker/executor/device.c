@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* device.c - see device.h. */
 #include "broker/executor/device.h"
+#include "broker/cuda/image.h"
 #include "broker/executor/assemble.h"
 #include "broker/executor/executor.h"
+#include "shm/signature.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,6 +52,17 @@ static CUresult open_context(struct device *device)
 	return result ? result : driver->context_set(device->context);
 }
 
+/* Values in clients' device memory are judged there: without that, none are taken. */
+static void load_kernels(struct device *device)
+{
+	CUmodule module;
+	CUresult result = device->driver.module_load(&module, inf_kernels_image);
+
+	if (!result)
+		result = device->driver.module_function(&device->judge, module, "inf_judge");
+	device->can_share = device_ok(device, result, "loading kernels, without which no device memory is shared");
+}
+
 int device_open(struct device *device, const char *name, char text[INF_DRIVER_TEXT_BYTES])
 {
 	CUresult result;
@@ -62,6 +75,8 @@ int device_open(struct device *device, const char *name, char text[INF_DRIVER_TE
 	result = open_context(device);
 	if (result)
 		snprintf(text, INF_DRIVER_TEXT_BYTES, "%s cannot be used: %s", name, inf_driver_error(&device->driver, result));
+	if (!result && device->can_share)
+		load_kernels(device);
 	device->backend = (struct inf_backend_device){
 		.size = sizeof(device->backend),
 		.ordinal = device->handle,
@@ -137,6 +152,22 @@ void device_calibrate(struct device *device)
 	if (stream)
 		device_ok(device, driver->stream_destroy(stream), "calibrating");
 	free(from);
+}
+
+#define JUDGE_THREADS	 256u
+#define JUDGE_BLOCKS_MAX 1024u /* the kernel strides: more would only queue */
+
+CUresult device_judge(const struct device *device, const struct inf_tensor_spec *spec, CUdeviceptr values, uint64_t bytes,
+		      CUdeviceptr verdict, uint64_t says, CUstream stream)
+{
+	uint64_t n = bytes / inf_dtype_size(spec->dtype), dtype = spec->dtype, blocks = (n + JUDGE_THREADS - 1) / JUDGE_THREADS;
+	int64_t min = spec->value_min, max = spec->value_max;
+	void *params[] = { &values, &n, &dtype, &min, &max, &verdict, &says };
+
+	if (!n)
+		return CUDA_SUCCESS;
+	return device->driver.launch(device->judge, blocks < JUDGE_BLOCKS_MAX ? (unsigned int)blocks : JUDGE_BLOCKS_MAX, 1, 1,
+				     JUDGE_THREADS, 1, 1, 0, stream, params, NULL);
 }
 
 void device_enter(const struct device *device)

@@ -22,6 +22,7 @@ struct device {
 	char name[32];	/* "cuda:0" */
 	char model[64]; /* as the driver calls it */
 	char uuid[INF_UUID_TEXT_BYTES];
+	CUfunction judge; /* inf_judge; NULL = can_share is false */
 	uint64_t direct_bytes_min; /* from here on a DMA of its own costs less of a core than a copy into pinned memory */
 	struct inf_backend_device backend; /* what plug-ins see of it */
 };
@@ -37,6 +38,13 @@ void device_enter(const struct device *device);
 
 /* True where `result` is success. Logs anything else, and ends the process where the device is lost. */
 bool device_ok(const struct device *device, CUresult result, const char *what);
+
+/*
+ * device_judge - queues inf_judge() on `bytes` values of `spec` on the device: what it forbids is replaced, and *verdict (on
+ * the device as well) becomes `says`.
+ */
+CUresult device_judge(const struct device *device, const struct inf_tensor_spec *spec, CUdeviceptr values, uint64_t bytes,
+		      CUdeviceptr verdict, uint64_t says, CUstream stream);
 
 static inline uint64_t device_align(uint64_t bytes)
 {

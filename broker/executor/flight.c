@@ -114,9 +114,28 @@ static bool flush(const struct flight *flight, struct run *run)
 			    "copying rows in");
 }
 
-/* One input of an entry to offset `at`. `*run` are rows before it that wait. */
-static uint16_t copy_input(struct flight *flight, const struct inf_batch_entry *entry, uint32_t i, uint64_t at, struct run *run)
+/* An input in its client's device memory: the copy is ours, and is judged where it is. */
+static bool copy_twin(struct flight *flight, uint32_t e, uint32_t i, CUdeviceptr from, uint64_t at, uint64_t bytes)
 {
+	const struct inf_tensor_spec *spec = &flight->model->signature.inputs[i];
+	CUdeviceptr to = flight->memory->device + at, verdict = flight->verdicts + e * sizeof(uint32_t);
+
+	if (!bytes)
+		return true;
+	if (!OK(copy(to, from, bytes, flight->tracks->in), "copying a client's tensor"))
+		return false;
+	if (!rows_is_judged(spec))
+		return true;
+	if (!flight->is_judged && !OK(fill(flight->verdicts, 0, INF_BATCH_MAX * sizeof(uint32_t), flight->tracks->in), "judging"))
+		return false;
+	flight->is_judged = true;
+	return device_ok(flight->device, device_judge(flight->device, spec, to, bytes, verdict, i + 1u, flight->tracks->in), "judging");
+}
+
+/* One input of an entry to offset `at`. `*run` are rows before it that wait. */
+static uint16_t copy_input(struct flight *flight, uint32_t e, uint32_t i, uint64_t at, struct run *run)
+{
+	const struct inf_batch_entry *entry = &flight->batch.entries[e];
 	const struct loaded_model *model = flight->model;
 	const struct inf_tensor_spec *spec = &model->signature.inputs[i];
 	const struct inf_ext_tensor *ext;
@@ -129,9 +148,7 @@ static uint16_t copy_input(struct flight *flight, const struct inf_batch_entry *
 	if (whole)
 		rows_set_shape(&flight->inputs[i], spec, 1, ext);
 	if (rows_is_in_twin(entry, i)) {
-		CUdeviceptr twin = (CUdeviceptr)(uintptr_t)from;
-		bool is_good = flush(flight, run) && (!bytes || OK(copy(flight->memory->device + at, twin, bytes, flight->tracks->in),
-								   "copying a client's tensor"));
+		bool is_good = flush(flight, run) && copy_twin(flight, e, i, (CUdeviceptr)(uintptr_t)from, at, bytes);
 
 		return is_good ? INF_OK : INF_MODEL_ERROR;
 	}
@@ -188,6 +205,7 @@ static bool gather(struct flight *flight, uint32_t first, uint32_t n)
 	struct run runs[INF_INPUTS_MAX] = { 0 };
 
 	flight->n_rows = 0;
+	flight->is_judged = false;
 	for (uint32_t e = first; e < first + n; e++) {
 		struct inf_row_end *end = &batch->ends[e];
 		struct run before[INF_INPUTS_MAX];
@@ -196,7 +214,7 @@ static bool gather(struct flight *flight, uint32_t first, uint32_t n)
 		end->status = INF_OK;
 		for (uint32_t i = 0; i < n_inputs && end->status == INF_OK; i++) {
 			end->detail = i;
-			end->status = copy_input(flight, &batch->entries[e], i,
+			end->status = copy_input(flight, e, i,
 						 flight->in_at[i] + flight->n_rows * flight->model->row_bytes[i], &runs[i]);
 		}
 		if (end->status == INF_OK) {
@@ -214,7 +232,9 @@ static bool gather(struct flight *flight, uint32_t first, uint32_t n)
 	for (uint32_t i = 0; i < n_inputs; i++)
 		if (!flush(flight, &runs[i]))
 			return false;
-	return true;
+	return !flight->is_judged || OK(copy_out(flight->found_verdicts, flight->verdicts, INF_BATCH_MAX * sizeof(uint32_t),
+						 flight->tracks->in),
+					"judging");
 }
 
 /* --- out ------------------------------------------------------------------------------------------------------- */
@@ -329,6 +349,12 @@ static void scatter(struct flight *flight, uint32_t first, uint32_t n)
 
 		if (end->status != INF_OK)
 			continue;
+		if (flight->is_judged && flight->found_verdicts[e]) {
+			end->status = INF_BAD_RANGE;
+			end->detail = flight->found_verdicts[e] - 1;
+			at += entry->n_rows;
+			continue;
+		}
 		if (!block || (entry->flags & INF_ENTRY_TWIN_OUT && !twin_block_of(flight, entry)))
 			end->status = INF_MODEL_ERROR;
 		if (block && !entry->first_row)
@@ -479,9 +505,15 @@ int flight_open(struct flight *flight, const struct device *device, const struct
 {
 	const struct inf_driver *driver = &device->driver;
 	CUresult result = driver->event_create(&flight->copied, CU_EVENT_DISABLE_TIMING);
+	void *found = NULL;
 
 	if (!result)
 		result = driver->event_create(&flight->computed, CU_EVENT_DISABLE_TIMING);
+	if (!result && device->can_share)
+		result = driver->mem_alloc(&flight->verdicts, INF_BATCH_MAX * sizeof(uint32_t));
+	if (!result && device->can_share)
+		result = driver->host_alloc(&found, INF_BATCH_MAX * sizeof(uint32_t));
+	flight->found_verdicts = found;
 	flight->device = device;
 	flight->tracks = tracks;
 	flight->instance = instance;

@@ -44,6 +44,9 @@ struct flight {
 	uint32_t n_rows; /* that are on the way; 0 = nothing is */
 	uint32_t is_done; /* atomic */
 	uint64_t end_ns;  /* when the device said so */
+	CUdeviceptr verdicts;	  /* of each entry: the input that is not allowed + 1, as the device found */
+	uint32_t *found_verdicts; /* pinned: copied out */
+	bool is_judged;		  /* some of this batch are */
 	uint16_t direct[INF_BATCH_MAX]; /* outputs of each entry that went straight into its block, as bits */
 	uint64_t in_at[INF_INPUTS_MAX], out_at[INF_OUTPUTS_MAX]; /* offsets, alike in both memories */
 	struct inf_backend_tensor inputs[INF_INPUTS_MAX], outputs[INF_OUTPUTS_MAX];

@@ -5,7 +5,9 @@
  */
 #include "broker/cuda/image.h"
 #include "broker/cuda/kernels.h"
+#include "broker/executor/values.h"
 #include "shm/device/driver.h"
+#include "shm/signature.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -102,6 +104,49 @@ static void check(const struct inf_kernel *kernel, CUmodule module)
 		printf("ok - %s does what its twin does\n", kernel->name);
 }
 
+/* Every type with values at the edges: kernel and twin agree, and both find what the judge of the CPU finds. */
+static void check_judge(const struct inf_kernel *kernel, CUmodule module)
+{
+	CUfunction function;
+	bool is_good = true;
+
+	must(driver.module_function(&function, module, kernel->name), kernel->name);
+	for (unsigned int i = 0; is_good && i < 16 * (INF_DTYPE_N - 1); i++) {
+		uint64_t dtype = 1 + i % (INF_DTYPE_N - 1), n = (uint64_t)random() % (i < 80 ? 20 : 5000) + 1, says = 1 + i;
+		uint64_t size = inf_dtype_size((uint8_t)dtype), zero = 0;
+		int64_t min = -(random() % 100), max = random() % 100;
+		uint64_t values = device[0] + GUARD, verdict = device[1] + GUARD;
+		uint64_t twin_values = (uint64_t)(uintptr_t)(twin[0] + GUARD), twin_verdict = (uint64_t)(uintptr_t)(twin[1] + GUARD);
+		void *params[] = { &values, &n, &dtype, &min, &max, &verdict, &says };
+		void *twin_params[] = { &twin_values, &n, &dtype, &min, &max, &twin_verdict, &says };
+		bool is_allowed;
+
+		randomize(false);
+		/* Few that are odd, so that there are rounds without any. */
+		for (uint64_t k = 0; k < n * size; k += 8)
+			memset(twin[0] + GUARD + k, random() % (int)(n * 2) ? (int)(random() % 90) : (int)random(), 8);
+		if (i % 7 == 0)
+			memset(twin[0] + GUARD + (uint64_t)random() % n * size, i & 1 ? 0x7f : 0xff, size);
+		memcpy(twin[1] + GUARD, &zero, sizeof(zero));
+		for (int b = 0; b < 2; b++)
+			must(driver.copy_in(device[b], twin[b], BYTES + 2 * GUARD, stream), "copy in");
+		is_allowed = dtype < INF_F16 ? values_in_range(twin[0] + GUARD, (uint8_t)dtype, n, min, max) :
+					       values_are_finite(twin[0] + GUARD, (uint8_t)dtype, n);
+		must(driver.launch(function, (unsigned int)(n / THREADS) + 1, 1, 1, THREADS, 1, 1, 0, stream, params, NULL), kernel->name);
+		must(driver.stream_synchronize(stream), kernel->name);
+		kernel->run(twin_params);
+		is_good = compare(kernel->name, n);
+		if (is_good && *(uint32_t *)(void *)(twin[1] + GUARD) != (is_allowed ? 0 : says)) {
+			printf("NOT OK - inf_judge: another verdict than the CPU's, of type %u\n", (unsigned int)dtype);
+			is_good = false;
+		}
+	}
+	n_passed += is_good;
+	n_failed += !is_good;
+	if (is_good)
+		printf("ok - inf_judge judges as its twin and the CPU's judge do\n");
+}
+
 int main(int argc, char **argv)
 {
 	char text[INF_DRIVER_TEXT_BYTES];
@@ -128,7 +173,10 @@ int main(int argc, char **argv)
 			return 1;
 	}
 	for (const struct inf_kernel *kernel = inf_kernels; kernel->name; kernel++)
-		check(kernel, module);
+		if (!strcmp(kernel->name, "inf_judge"))
+			check_judge(kernel, module);
+		else
+			check(kernel, module);
 	for (unsigned int b = 0; b < BUFFERS; b++) {
 		must(driver.mem_free(device[b]), "free");
 		free(host[b]);

@@ -264,6 +264,45 @@ static void in_flight(void)
 	WANT(!driver.host_free(from) && !driver.host_free(to));
 }
 
+/* Values that the signature forbids, on the device: named, and nobody else's request is hurt. */
+static void judged(void)
+{
+	struct inf_model *index = open_model("index"), *finite = open_model("finite");
+	int64_t *numbers = (int64_t *)(void *)a;
+
+	for (unsigned int i = 0; i < ROUNDS && !wrong; i++) {
+		bool is_bad = i % 3 == 0, is_finite = i % 2;
+		struct inf_request *req = NULL, *other = NULL;
+		uint64_t x = 0;
+
+		WANT(!driver.stream_synchronize(stream));
+		for (int k = 0; k < 8; k++)
+			if (is_finite)
+				a[k] = (float)k;
+			else
+				numbers[k] = k;
+		if (is_finite && is_bad)
+			a[3 + i % 5] = i & 4 ? NAN : -INFINITY;
+		else if (is_bad)
+			numbers[3 + i % 5] = i & 4 ? 10 : INT64_MIN;
+		WANT(inf_request_take(is_finite ? finite : index, 2, &req) == 0 && inf_input_device(req, 0, &x) == 0);
+		WANT(!driver.copy_in(x, a, is_finite ? 32 : 64, stream) && inf_request_commit(req, stream) == 0);
+		WANT(inf_request_take(index, 1, &other) == 0);
+		if (wrong)
+			return;
+		for (int64_t k = 0; k < 4; k++)
+			((int64_t *)inf_input(other, 0))[k] = k;
+		WANT(inf_submit(req) == 0 && inf_submit(other) == 0);
+		WANT(inf_wait(req, in_ms(20000)) == 0 && inf_wait(other, in_ms(20000)) == 0);
+		WANT(inf_request_status(req) == (is_bad ? INF_BAD_RANGE : INF_OK));
+		WANT(inf_request_status(other) == INF_OK && ((const float *)inf_output(other, 0))[3] == 9);
+		for (int k = 0; !is_bad && !wrong && k < 8; k++)
+			WANT(((const float *)inf_output(req, 0))[k] == (is_finite ? (float)k : (float)(k * k)));
+		inf_request_give(req);
+		inf_request_give(other);
+	}
+}
+
 /* Whose shapes vary: extension tensors, results behind them. */
 static void varying(void)
 {
@@ -532,6 +571,7 @@ static const struct {
 	{ "mixed", mixed },
 	{ "many_rows", many_rows },
 	{ "in_flight", in_flight },
+	{ "judged", judged },
 	{ "varying", varying },
 	{ "late_commit", late_commit },
 	{ "never_committed", never_committed },
