@@ -126,7 +126,7 @@ static void check_judge(const struct inf_kernel *kernel, CUmodule module)
 		for (uint64_t k = 0; k < n * size; k += 8)
 			memset(twin[0] + GUARD + k, random() % (int)(n * 2) ? (int)(random() % 90) : (int)random(), 8);
 		if (random() % 5 == 0)
-			memset(twin[0] + GUARD + (uint64_t)random() % n * size, random() & 1 ? 0x7f : 0xff, size);
+			memset(twin[0] + GUARD + (uint64_t)random() % n * size, (const uint8_t[]){ 0x7f, 0xff, 0x7c }[random() % 3], size);
 		memcpy(twin[1] + GUARD, &zero, sizeof(zero));
 		for (int b = 0; b < 2; b++)
 			must(driver.copy_in(device[b], twin[b], BYTES + 2 * GUARD, stream), "copy in");
