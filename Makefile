@@ -429,6 +429,8 @@ adversary: ## hostile clients against an ASan broker, 10^6 flips on each loop
 stress: ## kills under load, parked round trips, removed fences
 	@$(MAKE) --no-print-directory $(JOBS) $(MUTATED) tests
 	@INF_LONG=1 TEST_TIMEOUT=3600 BUILD=$(BUILD)/mutate tests/run-set.sh stress
+	@$(MAKE) --no-print-directory $(JOBS) tests
+	@CLIENT_KILLS=1000 EXECUTOR_KILLS=102 FRONT_KILLS=20 TEST_TIMEOUT=3600 T=tensors tests/run-set.sh gpu
 
 soak: ## 10^8 parked round trips on one core, the front's spin budget swept; about an hour (N=round trips)
 	@$(MAKE) --no-print-directory $(JOBS) tests

@@ -303,6 +303,27 @@ static void judged(void)
 	}
 }
 
+/* What was in new memory before is not to be seen: nothing of other clients. */
+static void scrubbed(void)
+{
+	struct inf_model *model = open_model("identity_f32");
+	struct inf_request *reqs[64] = { NULL };
+	uint8_t *bytes = pinned(4096);
+
+	for (int i = 0; i < 64 && !wrong; i++) {
+		uint64_t x = 0;
+
+		memset(bytes, 0xaa, 4096);
+		WANT(inf_request_take(model, 1, &reqs[i]) == 0 && inf_input_device(reqs[i], 0, &x) == 0);
+		WANT(!driver.copy_out(bytes, x, 4096, stream) && !driver.stream_synchronize(stream));
+		for (int k = 0; k < 4096; k++)
+			WANT(!bytes[k]);
+	}
+	for (int i = 0; i < 64; i++)
+		inf_request_give(reqs[i]);
+	WANT(!driver.host_free(bytes));
+}
+
 /* Whose shapes vary: extension tensors, results behind them. */
 static void varying(void)
 {
@@ -572,6 +593,7 @@ static const struct {
 	{ "many_rows", many_rows },
 	{ "in_flight", in_flight },
 	{ "judged", judged },
+	{ "scrubbed", scrubbed },
 	{ "varying", varying },
 	{ "late_commit", late_commit },
 	{ "never_committed", never_committed },
