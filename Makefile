@@ -441,7 +441,7 @@ bench: deps ## every figure beside its floor, 10 minutes (B=ring: some rows; QUI
 	@tools/setup/apt.sh check
 	@tools/setup/venv.sh plot
 	@tools/setup/venv.sh python
-	@$(MAKE) --no-print-directory $(JOBS) all python-package $(BENCHES)
+	@$(MAKE) --no-print-directory $(JOBS) all python-package $(BENCHES) $(FAKECUDA)
 	@python3 tests/bench/bench.py --build $(BUILD) $(if $(B),--only '$(B)') $(if $(filter 1,$(QUICK)),--quick)
 bench-peers: deps ## the broker beside ZeroMQ, nng, iceoryx, Triton and others, 15 minutes (B=triton: some)
 	@tools/setup/venv.sh peers

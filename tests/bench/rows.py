@@ -506,6 +506,31 @@ class Models(Group):
                 "mixed.p99": mixed}
 
 
+class Devices(Group):
+    """On the software driver, whose copies and kernels take 10 ms each: does the pipeline keep the device busy?"""
+
+    name, rounds, seconds = "device", 3, 3.0
+    STAGE_MS, BATCH = 10, 256
+
+    def declare(self):
+        return [row("device.overlap", "rows/s through copy in, compute, copy out of 10 ms each", "rows/s", 0.95,
+                    "one batch of 256 per stage", at_most=False)]
+
+    def setup(self, setting):
+        driver = setting.program("libfakecuda.so")
+        if not os.path.exists(driver):
+            raise Unavailable("the software driver is not built")
+        stage_us = str(1000 * self.STAGE_MS)
+        broker = setting.broker("--builtin", "--device", "cuda",
+                                env={"INF_CUDA_LIBRARY": driver, "FAKECUDA_COPY_US": stage_us,
+                                     "FAKECUDA_KERNEL_US": f"inf_copy={stage_us}"})
+        self.load = setting.load(broker, "identity", "-P", "5", "-d", "256")
+        self.load.go(1.0)
+
+    def round(self, setting, idx, seconds):
+        return {"device.overlap": (self.load.go(seconds)["rate"], 1000 * self.BATCH / self.STAGE_MS)}
+
+
 class Folder:
     """Links to the files that one broker shall serve."""
 
@@ -573,4 +598,4 @@ def check_answers(setting, broker, name, path, shape):
                     shape], check=True, env={**os.environ, **broker.env})
 
 
-GROUPS = (Ring, Costs, Wakes, Front, Null, Syscalls, Idle, Harm, Python, Models)
+GROUPS = (Ring, Costs, Wakes, Front, Null, Syscalls, Idle, Harm, Python, Models, Devices)
