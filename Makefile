@@ -462,7 +462,7 @@ lint: ## forbidden calls, licence tags, scripts, formatting; with TIDY=1 clang-t
 
 D := $(DESTDIR)
 MAN_PAGES := $(sort $(wildcard client/man/* broker/man/* tools/*/*.1 tools/*/man/*))
-HEADERS := client.h device.h types.h version.h backend.h
+HEADERS := client.h device.h dlpack.h types.h version.h backend.h
 UNITS := infbroker.socket infbroker.service
 installed_units = $(addprefix $(D)$(UNITDIR)/,$(UNITS)) $(D)$(SYSUSERSDIR)/infbroker.conf
 

@@ -8,7 +8,7 @@
 #define _GNU_SOURCE 1
 #include "shm/device/driver.h"
 #include <errno.h>
-#include <inf/device.h>
+#include <inf/dlpack.h>
 #include <math.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -585,6 +585,82 @@ static void faulty(void)
 	printf("# refused %d\n", n_refused);
 }
 
+/* Tensors of other libraries, from host and device to host and device. */
+static void dlpack(void)
+{
+	struct inf_model *model = open_model("add_sub"), *varying_model = open_model("varying");
+
+	for (unsigned int i = 0; i < 16 && !wrong; i++) {
+		uint32_t rows = 1 + i % 5;
+		int64_t shape[] = { rows, WIDTH }, strides[] = { WIDTH, 1 }, odd[] = { 1, 7 };
+		DLTensor x = { .data = a, .ndim = 2, .dtype = { kDLFloat, 32, 1 }, .shape = shape, .strides = i & 1 ? strides : NULL };
+		DLTensor y = x;
+		struct inf_request *req = NULL;
+		DLManagedTensor *out[2] = { NULL };
+
+		fill(rows);
+		x.device = (DLDevice){ i & 8 ? kDLCUDAHost : kDLCPU, 0 };
+		y.device = (DLDevice){ kDLCUDA, 0 };
+		y.data = (void *)(uintptr_t)scratch;
+		y.byte_offset = 64;
+		WANT(!driver.copy_in(scratch + 64, b, bytes_of(rows), stream));
+		WANT(inf_request_take(model, rows, &req) == 0);
+		if (i & 2)
+			WANT(inf_output_to_device(req) == 0);
+		WANT(inf_input_dlpack(model, req, 0, &x, stream) == 0 && inf_input_dlpack(model, req, 1, &y, stream) == 0);
+		/* What it must refuse changes nothing. */
+		x.dtype.bits = 64;
+		WANT(inf_input_dlpack(model, req, 0, &x, stream) == -EINVAL);
+		x.dtype = (DLDataType){ kDLInt, 32, 1 };
+		WANT(inf_input_dlpack(model, req, 0, &x, stream) == -EINVAL);
+		x.dtype = y.dtype;
+		x.strides = odd;
+		WANT(inf_input_dlpack(model, req, 0, &x, stream) == -EINVAL);
+		x.strides = NULL;
+		x.ndim = 1;
+		WANT(inf_input_dlpack(model, req, 0, &x, stream) == -EINVAL);
+		x.ndim = 2;
+		shape[0] = INT64_MAX;
+		WANT(inf_input_dlpack(model, req, 0, &x, stream) == -EINVAL);
+		shape[0] = rows + 1;
+		WANT(inf_input_dlpack(model, req, 0, &x, stream) == -EMSGSIZE);
+		shape[0] = rows;
+		y.device.device_type = kDLOpenCL;
+		WANT(inf_input_dlpack(model, req, 1, &y, stream) == -EOPNOTSUPP && inf_input_dlpack(model, req, 2, &y, stream) == -EINVAL);
+		WANT(inf_output_dlpack(req, 0, 0, &out[0]) == -EINVAL);
+		WANT(inf_request_commit(req, stream) == 0 && inf_submit(req) == 0);
+		WANT(inf_wait(req, in_ms(20000)) == 0 && inf_request_status(req) == INF_OK);
+		WANT(inf_output_dlpack(req, 0, 0, &out[0]) == 0 && inf_output_dlpack(req, 1, 0, &out[1]) == 0);
+		if (wrong)
+			return;
+		for (int k = 0; k < 2; k++) {
+			const DLTensor *tensor = &out[k]->dl_tensor;
+			float *to = k ? difference : sum;
+
+			WANT(tensor->ndim == 2 && tensor->shape[0] == rows && tensor->shape[1] == WIDTH && !tensor->strides);
+			WANT(tensor->dtype.code == kDLFloat && tensor->dtype.bits == 32);
+			WANT(tensor->device.device_type == (i & 2 ? kDLCUDA : kDLCPU));
+			if (i & 2)
+				WANT(!driver.copy_out(to, (uintptr_t)tensor->data, bytes_of(rows), stream));
+			else
+				memcpy(to, tensor->data, bytes_of(rows));
+		}
+		WANT(!driver.stream_synchronize(stream) && is_right(rows));
+		out[0]->deleter(out[0]);
+		out[1]->deleter(out[1]);
+		inf_request_give(req);
+	}
+	for (int64_t n = 0; n < 10 && !wrong; n++) {
+		DLTensor x = { .data = a, .device = { kDLCPU, 0 }, .ndim = 1, .dtype = { kDLFloat, 32, 1 }, .shape = &n };
+		struct inf_request *req = NULL;
+
+		WANT(inf_request_take(varying_model, 1, &req) == 0 && inf_input_dlpack(varying_model, req, 0, &x, NULL) == 0);
+		WANT(inf_submit(req) == 0 && inf_wait(req, in_ms(20000)) == 0 && inf_request_status(req) == INF_OK);
+		WANT(!n || ((const float *)inf_output(req, 0))[0] == a[n - 1]);
+		inf_request_give(req);
+	}
+}
+
 static const struct {
 	const char *name;
 	void (*run)(void);
@@ -603,6 +679,7 @@ static const struct {
 	{ "broker_dies", broker_dies },
 	{ "executor_dies", executor_dies },
 	{ "faulty", faulty },
+	{ "dlpack", dlpack },
 };
 
 int main(int argc, char **argv)

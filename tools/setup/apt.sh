@@ -31,8 +31,9 @@ if command -v "$CC" >/dev/null 2>&1; then
 	header -I/usr/include/stb libstb-dev stb_image_resize.h
 	header "" check check.h
 	header "" systemtap-sdt-dev sys/sdt.h
+	header "" libdlpack-dev dlpack/dlpack.h
 else
-	missing="$missing libc6-dev liburing-dev libjansson-dev libjpeg62-turbo-dev libstb-dev check systemtap-sdt-dev"
+	missing="$missing libc6-dev liburing-dev libjansson-dev libjpeg62-turbo-dev libstb-dev check systemtap-sdt-dev libdlpack-dev"
 fi
 if [ "${WITH_TORCH:-auto}" != 0 ]; then
 	program "${CXX:-g++}" g++
