@@ -128,6 +128,8 @@ static uint32_t accept_committed(struct broker *broker)
 /* May this part run? Ends its job otherwise. */
 static bool admit(struct broker *broker, struct job *job)
 {
+	if (!recovery_may_end(job))
+		return true;
 	if (recovery_is_cancelled(job)) {
 		recovery_end_job(broker, job, INF_CANCELLED);
 		return false;

@@ -56,12 +56,14 @@ static void each_job(struct broker *broker, void (*visit)(struct broker *, struc
 	}
 }
 
+bool recovery_may_end(const struct job *job)
+{
+	return !job->rows_running || !(job->twin_flags & INF_SUB_TWIN_OUT);
+}
+
 static void cancel_if_asked(struct broker *broker, struct job *job)
 {
-	/* Until its batch has ended a device may write into memory that the client would use again. */
-	if (job->rows_running && job->twin_flags & INF_SUB_TWIN_OUT)
-		return;
-	if (recovery_is_cancelled(job))
+	if (recovery_is_cancelled(job) && recovery_may_end(job))
 		recovery_end_job(broker, job, INF_CANCELLED);
 }
 

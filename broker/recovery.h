@@ -36,6 +36,12 @@ void recovery_end_job(struct broker *broker, struct job *job, enum inf_status st
 /* Jobs of the session whose cancel word names them end at once; running ones finish for nobody. */
 void recovery_cancel(struct broker *broker, struct session *session);
 
+/*
+ * False where an early end would be too early: a device may be writing into memory that the client would use again. Its
+ * batches run to their end.
+ */
+bool recovery_may_end(const struct job *job);
+
 /* True where the client's cancel word names this job. */
 bool recovery_is_cancelled(const struct job *job);
 

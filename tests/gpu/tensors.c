@@ -425,6 +425,37 @@ static void never_committed(void)
 		end(req, 3, 7);
 }
 
+/* Once a request has ended, cancelled or not, nothing writes into its memory any more: it may be another's by now. */
+static void cancelled(void)
+{
+	struct inf_model *model = open_model("add_sub");
+	int n_cancelled = 0;
+
+	for (unsigned int i = 0; i < ROUNDS && !wrong; i++) {
+		uint32_t rows = i & 1 ? ROWS_MAX : 1;
+		struct inf_request *req;
+		uint64_t x = 0;
+
+		fill(rows);
+		req = start(model, rows, 4);
+		if (i % 4 > 1)
+			usleep((unsigned int)random() % 600);
+		WANT(req && (inf_cancel(req) == 0 || inf_poll(req) == 1));
+		if (wrong)
+			return;
+		WANT(inf_wait(req, in_ms(20000)) == 0);
+		n_cancelled += inf_request_status(req) == INF_CANCELLED;
+		WANT(inf_output_device(req, 0, &x) == 0);
+		memset(sum, 0x55, bytes_of(rows));
+		WANT(!driver.copy_in(x, sum, bytes_of(rows), stream) && !driver.stream_synchronize(stream));
+		usleep(4000);
+		WANT(!driver.copy_out(difference, x, bytes_of(rows), stream) && !driver.stream_synchronize(stream));
+		WANT(!memcmp(sum, difference, bytes_of(rows)));
+		inf_request_give(req);
+	}
+	printf("# %d of %u cancelled\n", n_cancelled, ROUNDS);
+}
+
 /* A stream that waits for a request which the broker refuses goes on. */
 static void refused(void)
 {
@@ -673,6 +704,7 @@ static const struct {
 	{ "varying", varying },
 	{ "late_commit", late_commit },
 	{ "never_committed", never_committed },
+	{ "cancelled", cancelled },
 	{ "refused", refused },
 	{ "errors", errors },
 	{ "entries", entries },

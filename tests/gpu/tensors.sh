@@ -29,7 +29,7 @@ ledger() { # FIELD...
 }
 start() { FAKECUDA_LEDGER_LIVE=$RUN/ledger broker_start --builtin "$@" || { not_ok "start"; finish; }; }
 tensors() { timeout 60 "$BUILD/tests/tensors" "$SOCKET" "$@"; }
-cases="mixed many_rows in_flight judged scrubbed varying dlpack late_commit never_committed refused errors entries"
+cases="mixed many_rows in_flight judged scrubbed varying dlpack late_commit never_committed cancelled refused errors entries"
 
 if ! "$BUILD/infbroker-executor" --help >/dev/null || { [ -n "$is_software" ] && [ ! -e "$INF_CUDA_LIBRARY" ]; }; then
 	skip "tensors on a device" "no software driver in this build"
