@@ -230,8 +230,10 @@ static void empty(struct context *context)
 		event_end((struct event *)object);
 	while ((object = object_next(KIND_MODULE, context, NULL)) && ++ledger->abandoned)
 		module_end(object);
-	while ((object = object_next(KIND_STREAM, context, NULL)) && ++ledger->abandoned)
+	while ((object = object_next(KIND_STREAM, context, NULL))) {
+		ledger->abandoned += !((struct stream *)object)->is_default;
 		stream_end((struct stream *)object);
+	}
 	while ((range = range_of_context(context)) && ++ledger->abandoned)
 		memory_drop(range, "the release of its context");
 }

@@ -82,7 +82,7 @@ extern struct fakecuda_ledger *ledger;
 struct settings {
 	unsigned int n_devices;
 	uint64_t memory_bytes, version, seed;
-	bool has_vmm, has_posix_fd, has_read_only, aborts;
+	bool has_vmm, has_posix_fd, has_read_only, has_default_stream, aborts;
 	double copy_ns_per_byte;
 	uint64_t copy_ns, launch_ns, jitter_ns;
 	char kernel_us[512];
@@ -312,7 +312,7 @@ struct stream {
 	pthread_cond_t changed;
 	struct op *first, **last;
 	uint64_t n_queued, n_done;
-	bool is_ending;
+	bool is_ending, is_default;
 	unsigned int entity;
 	struct clock clock; /* after what ran last */
 	struct clock known; /* after what was queued last, where that is known: */
@@ -338,7 +338,7 @@ struct record *stream_mark(struct stream *stream);
 CUresult stream_submit(struct stream *stream, struct op *op);
 void stream_put(struct stream *stream, struct op *op);
 /* For a call that queues something: of this context. NULL and *ret_error, after a violation. */
-struct stream *stream_get(CUstream handle, const struct context *context, const char *what, CUresult *ret_error);
+struct stream *stream_get(CUstream handle, struct context *context, const char *what, CUresult *ret_error);
 void stream_end(struct stream *stream);
 bool streams_use(uint64_t address, size_t bytes);
 void streams_wake(const struct context *context);

@@ -11,6 +11,7 @@
  *	FAKECUDA_VMM=0			no virtual memory management
  *	FAKECUDA_POSIX_FD=0		no export as file descriptors
  *	FAKECUDA_READ_ONLY=0		no read-only registration of host memory
+ *	FAKECUDA_DEFAULT_STREAM=1	the default stream (NULL) is one like others
  *
  *	FAKECUDA_COPY_NS_PER_BYTE=X	what a copy in or out takes (0: as long as it takes), or one of
  *	FAKECUDA_COPY_BYTES_PER_S=N, FAKECUDA_COPY_MBPS=N (bytes per microsecond)
@@ -36,7 +37,7 @@
  * ranges that are too long, destroyed handles, wrong contexts, memory that goes while queued work uses it, and work that
  * touches the same bytes without an order (race.c says how that is known).
  *
- * Stricter than the real one on purpose: the default stream (NULL) is none; device addresses of host memory are for kernels and
+ * Stricter than the real one on purpose: the default stream (NULL) is none, unless asked for; device addresses of host memory are for kernels and
  * stream_write/stream_wait, not for copies; a copy of 0 bytes is a mistake. Simpler than the real one: the branches of a graph
  * run one after the other; with several devices there are no copies from one to another; nothing is compiled, so any module
  * has all kernels.

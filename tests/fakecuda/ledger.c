@@ -64,6 +64,7 @@ static void read_settings(void)
 	settings.has_vmm = number_of("FAKECUDA_VMM", 1);
 	settings.has_posix_fd = number_of("FAKECUDA_POSIX_FD", 1);
 	settings.has_read_only = number_of("FAKECUDA_READ_ONLY", 1);
+	settings.has_default_stream = number_of("FAKECUDA_DEFAULT_STREAM", 0);
 	settings.aborts = number_of("FAKECUDA_ABORT", 0);
 	settings.copy_ns_per_byte = copy_ns_per_byte();
 	settings.copy_ns = number_of("FAKECUDA_COPY_US", 0) * 1000;

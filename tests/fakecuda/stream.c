@@ -156,17 +156,6 @@ struct record *stream_mark(struct stream *stream)
 	return record_ref(op->record);
 }
 
-struct stream *stream_get(CUstream handle, const struct context *context, const char *what, CUresult *ret_error)
-{
-	struct stream *stream = object_get(KIND_STREAM, (uintptr_t)handle, what);
-
-	*ret_error = CUDA_ERROR_INVALID_HANDLE;
-	if (!stream || stream->object.context == context)
-		return stream;
-	violation("%s: the stream belongs to another context", what);
-	return NULL;
-}
-
 bool streams_use(uint64_t address, size_t bytes)
 {
 	for (const struct stream *stream = streams; stream; stream = stream->next)
@@ -252,24 +241,16 @@ void stream_end(struct stream *stream)
 	ledger->streams--;
 }
 
-/* --- calls -------------------------------------------------------------------------------------------------------------- */
-
-CUresult cuStreamCreateWithPriority(CUstream *ret, unsigned int flags, int priority)
+static CUresult stream_new(struct context *context, struct stream **ret)
 {
-	struct stream *stream;
+	struct stream *stream = calloc(1, sizeof(*stream));
 
-	BEGIN(cuStreamCreateWithPriority, NEEDS_CONTEXT);
-	/* Any number will do: the real one takes the nearest that there is. */
-	(void)priority;
-	if (flags & ~CU_STREAM_NON_BLOCKING || !ret)
-		return call_end(CUDA_ERROR_INVALID_VALUE);
-	stream = calloc(1, sizeof(*stream));
 	if (!stream)
 		abort();
 	stream->entity = entity_new(&stream->clock);
 	if (!stream->entity) {
 		free(stream);
-		return call_end(CUDA_ERROR_OUT_OF_MEMORY);
+		return CUDA_ERROR_OUT_OF_MEMORY;
 	}
 	stream->number = ++last_number;
 	stream->random = settings.seed * 0x9e3779b97f4a7c15ull + stream->number * 0xbf58476d1ce4e5b9ull + 1;
@@ -279,12 +260,62 @@ CUresult cuStreamCreateWithPriority(CUstream *ret, unsigned int flags, int prior
 	streams = stream;
 	if (!start_thread(stream)) {
 		leave(stream);
-		return call_end(CUDA_ERROR_OUT_OF_MEMORY);
+		return CUDA_ERROR_OUT_OF_MEMORY;
 	}
 	object_add(&stream->object, KIND_STREAM, context);
 	ledger->streams++;
-	*ret = (CUstream)(uintptr_t)stream->object.handle;
-	return call_end(CUDA_SUCCESS);
+	*ret = stream;
+	return CUDA_SUCCESS;
+}
+
+/* Where it is allowed: an ordinary one, which nothing waits for of itself. */
+static struct stream *default_stream(struct context *context)
+{
+	struct stream *stream;
+
+	for (stream = streams; stream; stream = stream->next)
+		if (stream->is_default && !stream->is_ending && stream->object.context == context)
+			return stream;
+	if (stream_new(context, &stream))
+		return NULL;
+	stream->is_default = true;
+	return stream;
+}
+
+static struct stream *stream_find(CUstream handle, struct context *context, const char *what)
+{
+	if (!handle && settings.has_default_stream)
+		return default_stream(context);
+	return object_get(KIND_STREAM, (uintptr_t)handle, what);
+}
+
+struct stream *stream_get(CUstream handle, struct context *context, const char *what, CUresult *ret_error)
+{
+	struct stream *stream = stream_find(handle, context, what);
+
+	*ret_error = CUDA_ERROR_INVALID_HANDLE;
+	if (!stream || stream->object.context == context)
+		return stream;
+	violation("%s: the stream belongs to another context", what);
+	return NULL;
+}
+
+/* --- calls -------------------------------------------------------------------------------------------------------------- */
+
+CUresult cuStreamCreateWithPriority(CUstream *ret, unsigned int flags, int priority)
+{
+	struct stream *stream;
+	CUresult result;
+
+	BEGIN(cuStreamCreateWithPriority, NEEDS_CONTEXT);
+	/* Any number will do: the real one takes the nearest that there is. */
+	(void)priority;
+	if (flags & ~CU_STREAM_NON_BLOCKING || !ret)
+		return call_end(CUDA_ERROR_INVALID_VALUE);
+	result = stream_new(context, &stream);
+	if (!result)
+		*ret = (CUstream)(uintptr_t)stream->object.handle;
+	return call_end(result);
 }
 
 CUresult cuStreamDestroy_v2(CUstream handle)
@@ -308,7 +339,7 @@ CUresult cuStreamSynchronize(CUstream handle)
 	struct stream *stream;
 
 	BEGIN(cuStreamSynchronize, NEEDS_CONTEXT | IS_UNSAFE_IN_CAPTURE);
-	stream = object_get(KIND_STREAM, (uintptr_t)handle, "cuStreamSynchronize");
+	stream = stream_find(handle, context, "cuStreamSynchronize");
 	if (!stream)
 		return call_end(CUDA_ERROR_INVALID_HANDLE);
 	if (stream->capture)
@@ -321,7 +352,7 @@ CUresult cuStreamQuery(CUstream handle)
 	struct stream *stream;
 
 	BEGIN(cuStreamQuery, NEEDS_CONTEXT | IS_UNSAFE_IN_CAPTURE);
-	stream = object_get(KIND_STREAM, (uintptr_t)handle, "cuStreamQuery");
+	stream = stream_find(handle, context, "cuStreamQuery");
 	if (!stream)
 		return call_end(CUDA_ERROR_INVALID_HANDLE);
 	if (stream->capture)

@@ -42,6 +42,7 @@ if [ -z "$is_software" ] && ! "$BUILD/shmctl" status | grep -q 'device cuda:0'; 
 fi
 for case in $cases; do check "$case" tensors "$case"; done
 no_violation "cases"
+[ -z "$is_software" ] || FAKECUDA_DEFAULT_STREAM=1 check "in the default stream" tensors mixed
 
 # Two processes, each with its own memory, at the same time.
 tensors in_flight >"$RUN/one" 2>&1 &

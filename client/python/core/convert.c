@@ -92,6 +92,7 @@ int source_open(struct source *source, PyObject *object, const struct handle *ha
 {
 	source->buffer.obj = NULL;
 	source->capsule = NULL;
+	source->is_on_device = false;
 	if (PyObject_CheckBuffer(object)) {
 		if (!PyObject_GetBuffer(object, &source->buffer, PyBUF_FORMAT | PyBUF_STRIDES))
 			return read_buffer(source);
@@ -104,11 +105,16 @@ int source_open(struct source *source, PyObject *object, const struct handle *ha
 	return adapt(source, object, handle, idx);
 }
 
+/* Letting go of somebody else's tensor may run Python, which has no part in the error that is set now. */
 void source_close(struct source *source)
 {
+	PyObject *type, *error, *trace;
+
+	PyErr_Fetch(&type, &error, &trace);
 	if (source->buffer.obj)
 		PyBuffer_Release(&source->buffer);
 	Py_CLEAR(source->capsule);
+	PyErr_Restore(type, error, trace);
 }
 
 /* --- copying --- */
@@ -164,7 +170,7 @@ struct source *sources_stash(const struct source *sources, uint32_t n)
 	char *at;
 
 	for (uint32_t i = 0; i < n; i++)
-		bytes += sources[i].bytes;
+		bytes += sources[i].is_on_device ? 0 : sources[i].bytes;
 	stash = PyMem_Malloc(bytes ? bytes : 1);
 	if (!stash)
 		return (struct source *)PyErr_NoMemory();
@@ -173,12 +179,24 @@ struct source *sources_stash(const struct source *sources, uint32_t n)
 		stash[i] = sources[i];
 		stash[i].buffer.obj = NULL;
 		stash[i].capsule = NULL;
+		if (sources[i].is_on_device) {
+			stash[i].capsule = Py_NewRef(sources[i].capsule);
+			continue;
+		}
 		stash[i].is_packed = true;
 		stash[i].data = at;
 		source_copy(&sources[i], at);
 		at += sources[i].bytes;
 	}
 	return stash;
+}
+
+struct source *sources_drop(struct source *stash, uint32_t n)
+{
+	for (uint32_t i = 0; stash && i < n; i++)
+		source_close(&stash[i]);
+	PyMem_Free(stash);
+	return NULL;
 }
 
 /* --- checking --- */

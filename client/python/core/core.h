@@ -27,7 +27,7 @@
 #define Py_LIMITED_API 0x030b0000
 #endif
 #include <Python.h>
-#include <inf/client.h>
+#include <inf/device.h>
 #include <stdbool.h>
 #include <string.h>
 
@@ -153,6 +153,7 @@ struct request {
 	uint64_t deadline_ns; /* 0 = none */
 	uint32_t priority;
 	struct source *stash; /* inputs that wait for memory, or NULL */
+	PyObject *held; /* list of DLPack capsules whose copies may not have run yet, or NULL */
 	PyObject *answer;    /* copied out of shared memory, or NULL */
 	PyObject *error;     /* what a submission that failed late says, or NULL */
 	PyObject *loop;	     /* of the callbacks */
@@ -267,6 +268,7 @@ struct source {
 	int64_t strides[INF_RANK_MAX]; /* bytes */
 	uint8_t dtype;
 	bool is_packed; /* C-contiguous */
+	bool is_on_device; /* `data` is a CUDA address; packed */
 	uint64_t bytes;
 };
 
@@ -282,8 +284,10 @@ void source_copy(const struct source *source, void *to);
  */
 int sources_check(const struct source *sources, PyObject *const *objects, const struct handle *handle,
 		  uint32_t *ret_rows, bool *ret_single);
-/* Private packed copies of n checked sources, freed with PyMem_Free. NULL with an error set. */
+/* Private packed copies of n checked sources; what is on a device is only held. NULL with an error set. */
 struct source *sources_stash(const struct source *sources, uint32_t n);
+/* Frees them, where there are any. Returns NULL. */
+struct source *sources_drop(struct source *stash, uint32_t n);
 
 /* --- request.c --- */
 

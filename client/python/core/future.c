@@ -557,6 +557,7 @@ static int future_traverse(struct request *request, visitproc visit, void *arg)
 	Py_VISIT(request->loop);
 	Py_VISIT(request->callbacks);
 	Py_VISIT(request->timer);
+	Py_VISIT(request->held);
 	return 0;
 }
 
@@ -567,19 +568,24 @@ static int future_clear(struct request *request)
 	Py_CLEAR(request->error);
 	Py_CLEAR(request->loop);
 	Py_CLEAR(request->timer);
+	Py_CLEAR(request->held);
 	return 0;
 }
 
 static void future_dealloc(struct request *request)
 {
 	PyTypeObject *type = Py_TYPE(OBJECT(request));
+	PyObject *kind, *error, *trace;
 
 	PyObject_GC_UnTrack(request);
+	/* Somebody else's tensors go, which may run Python: the error that is set now stays. */
+	PyErr_Fetch(&kind, &error, &trace);
 	future_clear(request);
+	PyErr_Restore(kind, error, trace);
 	if (request->state == REQUEST_QUEUED)
 		lane_unqueue(request);
 	request_give(request);
-	PyMem_Free(request->stash);
+	sources_drop(request->stash, request->handle->signature->n_inputs);
 	lane_unref(request->lane);
 	Py_DECREF(OBJECT(request->handle));
 	PyObject_GC_Del(request);

@@ -26,9 +26,27 @@ struct request *request_new(struct handle *handle, uint32_t rows)
 	return request;
 }
 
+/* A copy from device to device; the tensor is kept until the request goes. 0, -errno, or -EIO with an error set. */
+static int fill_on_device(struct request *request, const struct source *source, uint32_t idx)
+{
+	struct inf_client *client = request->handle->session->client;
+	int r = inf_device_open(client, NULL);
+
+	if (!r)
+		r = inf_input_copy(request->req, idx, (uint64_t)(uintptr_t)source->data, source->bytes, NULL);
+	if (r) {
+		core_raise("device_input", "(is)", -r, inf_error(client));
+		return -EIO;
+	}
+	if (!request->held)
+		request->held = PyList_New(0);
+	return request->held && !PyList_Append(request->held, source->capsule) ? 0 : -EIO;
+}
+
 static int fill(struct request *request, const struct source *sources)
 {
 	const struct inf_signature *signature = request->handle->signature;
+	bool is_on_device = false;
 	int r = 0;
 
 	for (uint32_t i = 0; i < signature->n_inputs && !r; i++) {
@@ -43,10 +61,13 @@ static int fill(struct request *request, const struct source *sources)
 			varies |= spec->dims[k] < 0;
 		if (varies)
 			r = inf_input_describe(request->req, i, (enum inf_dtype)spec->dtype, spec->rank, dims);
-		if (!r)
+		if (!r && sources[i].is_on_device)
+			r = fill_on_device(request, &sources[i], i);
+		else if (!r)
 			source_copy(&sources[i], inf_input(request->req, i));
+		is_on_device |= sources[i].is_on_device;
 	}
-	return r;
+	return r || !is_on_device ? r : inf_request_commit(request->req, NULL);
 }
 
 int request_take(struct request *request, const struct source *sources)
@@ -65,6 +86,8 @@ int request_take(struct request *request, const struct source *sources)
 	if (!r || r == -ENOBUFS)
 		return r;
 	handle->session->is_lost |= r == -EOWNERDEAD;
+	if (PyErr_Occurred())
+		return -1;
 	return core_raise("from_errno", "(is)", -r, "taking memory for a request");
 }
 
@@ -203,8 +226,7 @@ static int provide(struct request *request)
 		Py_XDECREF(trace);
 		return 1;
 	}
-	PyMem_Free(request->stash);
-	request->stash = NULL;
+	request->stash = sources_drop(request->stash, request->handle->signature->n_inputs);
 	return 0;
 }
 

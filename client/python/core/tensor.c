@@ -9,8 +9,8 @@
 #include "client/python/core/core.h"
 #include <stdlib.h>
 
-/* dlpack.h version 1.1, the part that a CPU tensor needs (github.com/dmlc/dlpack). */
-enum { DL_CPU = 1 };
+/* dlpack.h version 1.1, the part that is needed here (github.com/dmlc/dlpack). */
+enum { DL_CPU = 1, DL_CUDA = 2 };
 enum { DL_INT = 0, DL_UINT = 1, DL_FLOAT = 2, DL_BFLOAT = 4, DL_BOOL = 6 };
 #define DL_READ_ONLY 1ull
 
@@ -473,8 +473,9 @@ static int read_dl(struct source *source, const struct dl_tensor *dl)
 {
 	uint64_t bytes;
 
-	if (dl->device.type != DL_CPU)
+	if (dl->device.type != DL_CPU && dl->device.type != DL_CUDA)
 		return core_raise("not_on_host", "()");
+	source->is_on_device = dl->device.type == DL_CUDA;
 	if (dl->ndim < 0 || dl->ndim > INF_RANK_MAX)
 		return core_raise("bad_rank", "(ii)", (int)dl->ndim, INF_RANK_MAX);
 	source->dtype = dtype_of_dl(dl->dtype);
@@ -491,13 +492,46 @@ static int read_dl(struct source *source, const struct dl_tensor *dl)
 		bytes *= (uint64_t)source->shape[i];
 	}
 	source->bytes = bytes;
+	if (source->is_on_device && !source->is_packed)
+		return core_raise("not_contiguous", "()");
 	return 0;
+}
+
+/* 0 where it does not say. */
+static int device_type(PyObject *object)
+{
+	PyObject *device = PyObject_CallMethod(object, "__dlpack_device__", NULL);
+	int type = -1, id;
+
+	if (!device || !PyTuple_Check(device) || !PyArg_ParseTuple(device, "ii", &type, &id)) {
+		PyErr_Clear(); /* an old one: the tensor itself says */
+		type = 0;
+	}
+	Py_XDECREF(device);
+	return type;
+}
+
+/* What is on a device is read in its legacy default stream, number 1: the producer sees to it that it is there by then. */
+static PyObject *dlpack_in_stream(PyObject *object)
+{
+	PyObject *method = PyObject_GetAttrString(object, "__dlpack__"), *args = PyTuple_New(0), *capsule = NULL;
+	PyObject *keywords = Py_BuildValue("{si}", "stream", 1);
+
+	if (method && args && keywords)
+		capsule = PyObject_Call(method, args, keywords);
+	Py_XDECREF(method);
+	Py_XDECREF(args);
+	Py_XDECREF(keywords);
+	return capsule;
 }
 
 int source_open_dlpack(struct source *source, PyObject *object)
 {
 	/* The old protocol: every library speaks it, and nothing is written through it. */
-	source->capsule = PyObject_CallMethod(object, "__dlpack__", NULL);
+	if (device_type(object) == DL_CUDA)
+		source->capsule = dlpack_in_stream(object);
+	else
+		source->capsule = PyObject_CallMethod(object, "__dlpack__", NULL);
 	if (!source->capsule)
 		return -1;
 	struct dl_managed *managed = PyCapsule_GetPointer(source->capsule, "dltensor");

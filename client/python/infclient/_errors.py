@@ -279,7 +279,15 @@ def needs_ml_dtypes() -> Exception:
 
 
 def not_on_host() -> Exception:
-    return BufferError("this tensor is not in host memory: copy it there first (tensor.cpu())")
+    return BufferError("this tensor is neither in host memory nor on a CUDA device: copy it there first (tensor.cpu())")
+
+
+def not_contiguous() -> Exception:
+    return BufferError("this tensor on a device has gaps between its elements: pass tensor.contiguous()")
+
+
+def device_input(number: int, text: str) -> Exception:
+    return BufferError(f"this tensor cannot be read on its device ({text or os.strerror(number)}): copy it to the host (tensor.cpu())")
 
 
 def bad_rank(rank: int, most: int) -> Exception:
