@@ -175,10 +175,10 @@ $(BUILD)/obj/%.o: %.cc $(BUILD)/.torch-dir
 		-isystem $(TORCH_DIR)/include/torch/csrc/api/include -MMD -MP -c -o $@ $<
 
 # For each architecture that this nvcc knows, and PTX for later ones.
-$(FATBIN): broker/cuda/kernels.cu
+$(FATBIN): broker/cuda/kernels.cu broker/cuda/kernels.h
 	$(say) NVCC $<
 	$(Q)mkdir -p $(@D)
-	$(Q)$(NVCC) -Iinclude -arch=all -fatbin -Wno-deprecated-gpu-targets -o $@ $<
+	$(Q)$(NVCC) -I. -Iinclude -arch=all -fatbin -Wno-deprecated-gpu-targets -o $@ broker/cuda/kernels.cu
 $(BUILD)/obj/broker/cuda/image.o: $(FATBIN) $(BUILD)/.fatbin
 $(BUILD)/obj/broker/cuda/image.o: ALL_CPPFLAGS += $(if $(FATBIN),-DINF_KERNELS_FATBIN='"$(abspath $(FATBIN))"')
 

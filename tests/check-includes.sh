@@ -18,7 +18,7 @@ allowed() {
 	broker/cuda/*) echo '^(inf|broker/cuda)/' ;;
 	broker/backends/torch/*) echo '^(inf|broker/backends/torch)/' ;;
 	broker/executor/backend.c) echo '^(inf|shm|broker/executor|broker/backends/builtin)/' ;;
-	broker/executor/device.c) echo '^(inf|shm|broker/executor|broker/cuda)/' ;;
+	broker/executor/device.c | broker/executor/moves.[ch]) echo '^(inf|shm|broker/executor|broker/cuda)/' ;;
 	broker/executor/*) echo '^(inf|shm|broker/executor)/' ;;
 	broker/job.h) echo '^(inf/|shm/|broker/loop.h|broker/policy/)' ;;
 	broker/*) echo '^(inf/|shm/|broker/[a-z_]+\.h$|broker/policy/|broker/executor/memory\.h$)' ;;

@@ -4,6 +4,7 @@
  *
  * Every parameter is 8 bytes, so that the software driver can copy them without knowing the types.
  */
+#include "broker/cuda/kernels.h"
 #include <inf/types.h>
 #include <stdint.h>
 
@@ -19,6 +20,22 @@ extern "C" __global__ void inf_copy(uint8_t *to, const uint8_t *from, uint64_t n
 		((uint4 *)to)[i] = ((const uint4 *)from)[i];
 	for (EACH(i, n % sizeof(uint4)))
 		to[n_vectors * sizeof(uint4) + i] = from[n_vectors * sizeof(uint4) + i];
+}
+
+/* All of a list; blocks in y take a move each, those in x share it. */
+extern "C" __global__ void inf_move(const struct inf_move *moves, uint64_t n)
+{
+	for (uint64_t k = blockIdx.y; k < n; k += gridDim.y) {
+		uint8_t *to = (uint8_t *)moves[k].to;
+		const uint8_t *from = (const uint8_t *)moves[k].from;
+		uint64_t bytes = moves[k].bytes;
+		uint64_t n_vectors = (moves[k].to | moves[k].from) % sizeof(uint4) ? 0 : bytes / sizeof(uint4);
+
+		for (EACH(i, n_vectors))
+			((uint4 *)to)[i] = ((const uint4 *)from)[i];
+		for (EACH(i, bytes - n_vectors * sizeof(uint4)))
+			to[n_vectors * sizeof(uint4) + i] = from[n_vectors * sizeof(uint4) + i];
+	}
 }
 
 extern "C" __global__ void inf_add_sub(float *sum, float *difference, const float *a, const float *b, uint64_t n)

@@ -12,6 +12,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* One copy of inf_move. */
+struct inf_move {
+	uint64_t to, from, bytes; /* addresses on the device */
+};
+
 /* Called with each range of memory that a launch will touch. */
 typedef void (*inf_touch_fn)(void *data, const void *address, size_t bytes, bool is_written);
 

@@ -22,6 +22,26 @@ static void copy_touch(void *const *params, inf_touch_fn touch, void *data)
 	READS(1, N(2));
 }
 
+static void move_run(void *const *params)
+{
+	const struct inf_move *moves = P(const struct inf_move *, 0);
+
+	for (uint64_t k = 0; k < N(1); k++)
+		memcpy((void *)(uintptr_t)moves[k].to, (const void *)(uintptr_t)moves[k].from, moves[k].bytes);
+}
+
+/* The list is complete when it is launched, and stays as it is until it has run. */
+static void move_touch(void *const *params, inf_touch_fn touch, void *data)
+{
+	const struct inf_move *moves = P(const struct inf_move *, 0);
+
+	READS(0, N(1) * sizeof(struct inf_move));
+	for (uint64_t k = 0; k < N(1); k++) {
+		touch(data, (const void *)(uintptr_t)moves[k].to, moves[k].bytes, true);
+		touch(data, (const void *)(uintptr_t)moves[k].from, moves[k].bytes, false);
+	}
+}
+
 static void add_sub_run(void *const *params)
 {
 	float *sum = P(float *, 0), *difference = P(float *, 1);
@@ -158,6 +178,7 @@ static void spin_touch(void *const *params, inf_touch_fn touch, void *data)
 
 const struct inf_kernel inf_kernels[] = {
 	{ "inf_copy", 3, copy_run, copy_touch },
+	{ "inf_move", 2, move_run, move_touch },
 	{ "inf_add_sub", 5, add_sub_run, add_sub_touch },
 	{ "inf_square", 3, square_run, square_touch },
 	{ "inf_twice", 2, twice_run, twice_touch },

@@ -52,7 +52,7 @@ static CUresult open_context(struct device *device)
 	return result ? result : driver->context_set(device->context);
 }
 
-/* Values in clients' device memory are judged there: without that, none are taken. */
+/* What clients' device memory needs: without that, none is shared. */
 static void load_kernels(struct device *device)
 {
 	CUmodule module;
@@ -60,6 +60,8 @@ static void load_kernels(struct device *device)
 
 	if (!result)
 		result = device->driver.module_function(&device->judge, module, "inf_judge");
+	if (!result)
+		result = device->driver.module_function(&device->move, module, "inf_move");
 	device->can_share = device_ok(device, result, "loading kernels, without which no device memory is shared");
 }
 

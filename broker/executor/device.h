@@ -22,7 +22,7 @@ struct device {
 	char name[32];	/* "cuda:0" */
 	char model[64]; /* as the driver calls it */
 	char uuid[INF_UUID_TEXT_BYTES];
-	CUfunction judge; /* inf_judge; NULL = can_share is false */
+	CUfunction judge, move; /* inf_judge, inf_move; NULL = can_share is false */
 	uint64_t direct_bytes_min; /* from here on a DMA of its own costs less of a core than a copy into pinned memory */
 	struct inf_backend_device backend; /* what plug-ins see of it */
 };

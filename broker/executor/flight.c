@@ -114,28 +114,9 @@ static bool flush(const struct flight *flight, struct run *run)
 			    "copying rows in");
 }
 
-/* An input in its client's device memory: the copy is ours, and is judged where it is. */
-static bool copy_twin(struct flight *flight, uint32_t e, uint32_t i, CUdeviceptr from, uint64_t at, uint64_t bytes)
-{
-	const struct inf_tensor_spec *spec = &flight->model->signature.inputs[i];
-	CUdeviceptr to = flight->memory->device + at, verdict = flight->verdicts + e * sizeof(uint32_t);
-
-	if (!bytes)
-		return true;
-	if (!OK(copy(to, from, bytes, flight->tracks->in), "copying a client's tensor"))
-		return false;
-	if (!rows_is_judged(spec))
-		return true;
-	if (!flight->is_judged && !OK(fill(flight->verdicts, 0, INF_BATCH_MAX * sizeof(uint32_t), flight->tracks->in), "judging"))
-		return false;
-	flight->is_judged = true;
-	return device_ok(flight->device, device_judge(flight->device, spec, to, bytes, verdict, i + 1u, flight->tracks->in), "judging");
-}
-
 /* One input of an entry to offset `at`. `*run` are rows before it that wait. */
-static uint16_t copy_input(struct flight *flight, uint32_t e, uint32_t i, uint64_t at, struct run *run)
+static uint16_t copy_input(struct flight *flight, const struct inf_batch_entry *entry, uint32_t i, uint64_t at, struct run *run)
 {
-	const struct inf_batch_entry *entry = &flight->batch.entries[e];
 	const struct loaded_model *model = flight->model;
 	const struct inf_tensor_spec *spec = &model->signature.inputs[i];
 	const struct inf_ext_tensor *ext;
@@ -148,9 +129,8 @@ static uint16_t copy_input(struct flight *flight, uint32_t e, uint32_t i, uint64
 	if (whole)
 		rows_set_shape(&flight->inputs[i], spec, 1, ext);
 	if (rows_is_in_twin(entry, i)) {
-		bool is_good = flush(flight, run) && copy_twin(flight, e, i, (CUdeviceptr)(uintptr_t)from, at, bytes);
-
-		return is_good ? INF_OK : INF_MODEL_ERROR;
+		moves_add(&flight->moves_in, flight->memory->device + at, (CUdeviceptr)(uintptr_t)from, bytes);
+		return INF_OK;
 	}
 	if (bytes >= flight->device->direct_bytes_min && !rows_is_judged(spec) &&
 	    regions_are_pinned(entry->session, ext ? ext->region : entry->in_region)) {
@@ -194,6 +174,45 @@ static bool lay_out(struct flight *flight, uint32_t rows)
 	return true;
 }
 
+/* Queues the judging of an input that was copied from its client's device memory to `at`. */
+static bool judge(struct flight *flight, uint32_t e, uint32_t i, uint64_t at)
+{
+	const struct inf_batch_entry *entry = &flight->batch.entries[e];
+	const struct inf_tensor_spec *spec = &flight->model->signature.inputs[i];
+	CUdeviceptr verdict = flight->verdicts + e * sizeof(uint32_t);
+	uint64_t bytes = flight->model->signature.flags & INF_SIG_BATCHABLE ? entry->n_rows * flight->model->row_bytes[i] :
+									      flight->inputs[i].bytes;
+
+	if (!flight->is_judged && !OK(fill(flight->verdicts, 0, INF_BATCH_MAX * sizeof(uint32_t), flight->tracks->in), "judging"))
+		return false;
+	flight->is_judged = true;
+	return device_ok(flight->device,
+			 device_judge(flight->device, spec, flight->memory->device + at, bytes, verdict, i + 1u, flight->tracks->in),
+			 "judging");
+}
+
+/* Of the entries that are on the way. What lies in host memory was judged before it was copied. */
+static bool judge_twins(struct flight *flight, uint32_t first, uint32_t n)
+{
+	uint32_t row = 0;
+
+	flight->is_judged = false;
+	for (uint32_t e = first; e < first + n; e++) {
+		const struct inf_batch_entry *entry = &flight->batch.entries[e];
+
+		if (flight->batch.ends[e].status != INF_OK)
+			continue;
+		for (uint32_t i = 0; i < flight->model->signature.n_inputs; i++)
+			if (rows_is_in_twin(entry, i) && rows_is_judged(&flight->model->signature.inputs[i]) &&
+			    !judge(flight, e, i, flight->in_at[i] + row * flight->model->row_bytes[i]))
+				return false;
+		row += entry->n_rows;
+	}
+	return !flight->is_judged || OK(copy_out(flight->found_verdicts, flight->verdicts, INF_BATCH_MAX * sizeof(uint32_t),
+						 flight->tracks->in),
+					"judging");
+}
+
 /*
  * Rows of entries [first, first + n) one behind the other; those that are not OK are left out, and overwritten by the next
  * one. What goes through our memory waits until its neighbours are there too: one run of bytes per input.
@@ -205,16 +224,17 @@ static bool gather(struct flight *flight, uint32_t first, uint32_t n)
 	struct run runs[INF_INPUTS_MAX] = { 0 };
 
 	flight->n_rows = 0;
-	flight->is_judged = false;
+	flight->moves_in.n = 0;
 	for (uint32_t e = first; e < first + n; e++) {
 		struct inf_row_end *end = &batch->ends[e];
 		struct run before[INF_INPUTS_MAX];
+		uint32_t n_moves = flight->moves_in.n;
 
 		memcpy(before, runs, sizeof(before));
 		end->status = INF_OK;
 		for (uint32_t i = 0; i < n_inputs && end->status == INF_OK; i++) {
 			end->detail = i;
-			end->status = copy_input(flight, e, i,
+			end->status = copy_input(flight, &batch->entries[e], i,
 						 flight->in_at[i] + flight->n_rows * flight->model->row_bytes[i], &runs[i]);
 		}
 		if (end->status == INF_OK) {
@@ -223,6 +243,7 @@ static bool gather(struct flight *flight, uint32_t first, uint32_t n)
 			continue;
 		}
 		/* What was taken of it must not be copied in over the rows that take its place, nor after them. */
+		flight->moves_in.n = n_moves;
 		for (uint32_t i = 0; i < n_inputs; i++)
 			if (runs[i].begin == before[i].begin)
 				runs[i].end = before[i].end;
@@ -232,9 +253,7 @@ static bool gather(struct flight *flight, uint32_t first, uint32_t n)
 	for (uint32_t i = 0; i < n_inputs; i++)
 		if (!flush(flight, &runs[i]))
 			return false;
-	return !flight->is_judged || OK(copy_out(flight->found_verdicts, flight->verdicts, INF_BATCH_MAX * sizeof(uint32_t),
-						 flight->tracks->in),
-					"judging");
+	return moves_launch(&flight->moves_in, flight->device, flight->tracks->in) && judge_twins(flight, first, n);
 }
 
 /* --- out ------------------------------------------------------------------------------------------------------- */
@@ -298,9 +317,7 @@ static bool copy_output(struct flight *flight, uint32_t first, uint32_t n, uint3
 		at += entry->n_rows;
 		if (twin && block) {
 			flight->direct[e] |= (uint16_t)(1u << k);
-			if (piece.bytes && !OK(copy(twin + piece.to, flight->memory->device + piece.from, piece.bytes, flight->tracks->out),
-				"copying a result to its client"))
-				return false;
+			moves_add(&flight->moves_out, twin + piece.to, flight->memory->device + piece.from, piece.bytes);
 			continue;
 		}
 		if (block && piece.bytes >= flight->device->direct_bytes_min && regions_are_pinned(entry->session, entry->out_region)) {
@@ -417,10 +434,12 @@ static bool start_group(struct flight *flight, uint32_t first, uint32_t n)
 	if (gather(flight, first, n) && !flight->n_rows)
 		return true;
 	memset(&flight->direct[first], 0, n * sizeof(flight->direct[0]));
+	flight->moves_out.n = 0;
 	is_good = flight->n_rows && compute(flight, error);
 	for (uint32_t k = 0; is_good && k < flight->model->signature.n_outputs; k++)
 		is_good = copy_output(flight, first, n, k);
-	if (is_good && signal_done(flight, first, n) && OK(stream_call(flight->tracks->out, on_done, flight), "asking for a call"))
+	is_good = is_good && moves_launch(&flight->moves_out, flight->device, flight->tracks->out) && signal_done(flight, first, n);
+	if (is_good && OK(stream_call(flight->tracks->out, on_done, flight), "asking for a call"))
 		return true;
 	settle(flight);
 	if (n == 1 && error[0])
@@ -514,6 +533,10 @@ int flight_open(struct flight *flight, const struct device *device, const struct
 	if (!result && device->can_share)
 		result = driver->host_alloc(&found, INF_BATCH_MAX * sizeof(uint32_t));
 	flight->found_verdicts = found;
+	if (!result && device->can_share)
+		result = moves_open(&flight->moves_in, device);
+	if (!result && device->can_share)
+		result = moves_open(&flight->moves_out, device);
 	flight->device = device;
 	flight->tracks = tracks;
 	flight->instance = instance;

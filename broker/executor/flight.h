@@ -15,6 +15,7 @@
 
 #include "broker/executor/device.h"
 #include "broker/executor/executor.h"
+#include "broker/executor/moves.h"
 #include "broker/executor/queue.h"
 
 /* Streams of an instance. */
@@ -44,6 +45,7 @@ struct flight {
 	uint32_t n_rows; /* that are on the way; 0 = nothing is */
 	uint32_t is_done; /* atomic */
 	uint64_t end_ns;  /* when the device said so */
+	struct moves moves_in, moves_out; /* from and to clients' device memory */
 	CUdeviceptr verdicts;	  /* of each entry: the input that is not allowed + 1, as the device found */
 	uint32_t *found_verdicts; /* pinned: copied out */
 	bool is_judged;		  /* some of this batch are */

@@ -147,6 +147,48 @@ static void check_judge(const struct inf_kernel *kernel, CUmodule module)
 		printf("ok - inf_judge judges as its twin and the CPU's judge do\n");
 }
 
+/* Lists of moves, few and large, many and small, at odd addresses. */
+static void check_move(const struct inf_kernel *kernel, CUmodule module)
+{
+	enum { MOVES = 200 };
+	struct inf_move *list, twins[MOVES];
+	CUfunction function;
+	CUdeviceptr device_list;
+	void *pinned = NULL;
+	bool is_good = true;
+
+	must(driver.module_function(&function, module, kernel->name), kernel->name);
+	must(driver.host_alloc(&pinned, MOVES * sizeof(*list)), "pinned memory");
+	must(driver.host_device_pointer(&device_list, pinned, 0), "pinned memory");
+	list = pinned;
+	for (unsigned int i = 0; is_good && i < ROUNDS; i++) {
+		uint64_t n = 0, n_max = i % 3 ? 3 : MOVES, size_max = i % 3 ? BYTES / 4 : 2000, to = GUARD, list_twin = (uintptr_t)twins;
+		void *params[] = { &device_list, &n }, *twin_params[] = { &list_twin, &n };
+
+		randomize(false);
+		while (n < n_max) {
+			uint64_t bytes = (uint64_t)random() % size_max, gap = (uint64_t)random() % 40, odd = i & 1 ? gap % 16 : 0;
+			uint64_t from = GUARD + ((uint64_t)random() % (BYTES - bytes)) / 16 * 16 + odd;
+
+			if (to + bytes + gap > GUARD + BYTES || from + bytes > GUARD + BYTES)
+				break;
+			list[n] = (struct inf_move){ device[0] + to, device[1] + from, bytes };
+			twins[n++] = (struct inf_move){ (uintptr_t)(twin[0] + to), (uintptr_t)(twin[1] + from), bytes };
+			to += (bytes + gap) / 16 * 16 + 16 + odd;
+		}
+		if (!n)
+			continue;
+		must(driver.launch(function, i % 5 + 1, (unsigned int)n, 1, THREADS, 1, 1, 0, stream, params, NULL), kernel->name);
+		kernel->run(twin_params);
+		is_good = compare(kernel->name, n);
+	}
+	must(driver.host_free(pinned), "pinned memory");
+	n_passed += is_good;
+	n_failed += !is_good;
+	if (is_good)
+		printf("ok - inf_move does what its twin does\n");
+}
+
 int main(int argc, char **argv)
 {
 	char text[INF_DRIVER_TEXT_BYTES];
@@ -175,6 +217,8 @@ int main(int argc, char **argv)
 	for (const struct inf_kernel *kernel = inf_kernels; kernel->name; kernel++)
 		if (!strcmp(kernel->name, "inf_judge"))
 			check_judge(kernel, module);
+		else if (!strcmp(kernel->name, "inf_move"))
+			check_move(kernel, module);
 		else
 			check(kernel, module);
 	for (unsigned int b = 0; b < BUFFERS; b++) {
