@@ -429,13 +429,13 @@ static void settle(const struct flight *flight)
 static bool start_group(struct flight *flight, uint32_t first, uint32_t n)
 {
 	char error[INF_BACKEND_ERROR_BYTES] = "";
-	bool is_good;
+	bool is_good = gather(flight, first, n);
 
-	if (gather(flight, first, n) && !flight->n_rows)
+	if (is_good && !flight->n_rows)
 		return true;
 	memset(&flight->direct[first], 0, n * sizeof(flight->direct[0]));
 	flight->moves_out.n = 0;
-	is_good = flight->n_rows && compute(flight, error);
+	is_good = is_good && compute(flight, error);
 	for (uint32_t k = 0; is_good && k < flight->model->signature.n_outputs; k++)
 		is_good = copy_output(flight, first, n, k);
 	is_good = is_good && moves_launch(&flight->moves_out, flight->device, flight->tracks->out) && signal_done(flight, first, n);

@@ -45,7 +45,7 @@ for call in $calls; do
 done
 # While batches are on the device.
 for call in cuMemcpyHtoDAsync_v2 cuMemcpyDtoHAsync_v2 cuStreamWaitEvent cuEventRecord cuLaunchHostFunc cuLaunchKernel; do
-	fails "$call:2000:2"
+	for n in 500 600 2000; do fails "$call:$n:2"; done
 	fails "$call:2000:719" # CUDA_ERROR_LAUNCH_FAILED
 done
 
