@@ -304,10 +304,15 @@ $(foreach source,$(PROGRAM_SRC),$(eval $(call program,$(source))))
 # The software driver that stands in for libcuda.so.1 in tests.
 FAKECUDA_SRC := $(sort $(filter-out %/test_fakecuda.c,$(wildcard tests/fakecuda/*.c)) broker/cuda/twins.c)
 FAKECUDA := $(BUILD)/tests/libfakecuda.so
+FAKENVML := $(BUILD)/tests/libfakenvml.so
 $(FAKECUDA): $(call objects,$(FAKECUDA_SRC)) $(BUILD)/lib/shm.a
 	$(say) LINK $@
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(if $(SAN),$(OPT)) -shared $(ALL_LDFLAGS) -o $@ $^ -lpthread
+$(FAKENVML): $(call objects,tests/gpu/fake_nvml.c)
+	$(say) LINK $@
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) -shared $(ALL_LDFLAGS) -o $@ $^
 $(BUILD)/tests/kernels: $(call objects,broker/cuda/twins.c broker/executor/values.c)
 $(BUILD)/tests/test_fakecuda: $(call objects,tests/fakecuda/test_fakecuda.c) $(BUILD)/lib/shm.a
 	$(say) LINK $@
@@ -319,7 +324,7 @@ CHECK_LIBS = $(shell pkg-config --libs check)
 
 
 .PHONY: tests
-tests: all $(TESTS) $(FAKECUDA) $(BUILD)/tests/test_fakecuda ## build all tests, benches and hammers
+tests: all $(TESTS) $(FAKECUDA) $(FAKENVML) $(BUILD)/tests/test_fakecuda ## build all tests, benches and hammers
 
 
 # --- the Python package: for tests, benches and a look (PYTHONPATH=build/python); users let pip build it -----

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# abi.sh - the driver's types, values and prototypes as shm/device/abi.h has them, against the toolkit's cuda.h; and the
+# abi.sh - the types, values and prototypes of driver and NVML as shm/device has them, against cuda.h and nvml.h; and the
 # kernels, compiled for every architecture of that toolkit and embedded. $CUDA_HOME names another toolkit.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
@@ -31,6 +31,14 @@ check "another value would be found" bash -c "$(declare -f compile); RUN=$RUN; c
 
 # Where the toolkit has none: PyPI's.
 python=$(tools/setup/venv.sh --python cuda)
+nvml=$(ls "$CUDA_HOME/include/nvml.h" ${python:+"${python%/bin/python}"/lib/python3*/site-packages/nvidia/cu*/include/nvml.h} 2>/dev/null | head -n 1)
+if [ -n "$nvml" ]; then
+	check "NVML's prototypes are nvml.h's" compile -DINF_NVML_HEADER -isystem "${nvml%/*}" tests/gpu/nvml_abi.c -o "$RUN/theirs"
+	check "ours compiles without it" compile tests/gpu/nvml_abi.c -o "$RUN/ours"
+	check "its values and types are nvml.h's" diff <("$RUN/ours") <("$RUN/theirs")
+else
+	skip "NVML's prototypes" "no nvml.h here (tools/setup/venv.sh cuda)"
+fi
 cuobjdump=$(ls "$CUDA_HOME/bin/cuobjdump" ${python:+"${python%/bin/python}"/lib/python3*/site-packages/nvidia/cu*/bin/cuobjdump} 2>/dev/null | head -n 1)
 if [ ! -e "$BUILD/obj/broker/cuda/kernels.fatbin" ]; then
 	skip "embedded kernels" "built without nvcc"

@@ -10,7 +10,7 @@
 #include <string.h>
 
 static const struct command *const commands[] = { &command_status, &command_models,
-						  &command_sessions, &command_infer };
+						  &command_sessions, &command_devices, &command_infer };
 #define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))
 
 #define TIMEOUT_DEFAULT_S 30u

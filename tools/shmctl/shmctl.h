@@ -38,7 +38,7 @@ struct command {
 	int (*run)(const struct options *options, int argc, char **argv);
 };
 
-extern const struct command command_status, command_models, command_sessions, command_infer;
+extern const struct command command_status, command_models, command_sessions, command_devices, command_infer;
 
 /* Says what failed and what to do next; returns `status`. */
 int fail(const struct options *options, enum exit_status status, const char *format, ...)
