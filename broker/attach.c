@@ -117,18 +117,6 @@ void attach_pump(struct broker *broker)
 
 /* --- answers --- */
 
-static int send_output(struct broker *broker, struct session *session, struct region *region)
-{
-	struct inf_ctl_region msg;
-
-	inf_ctl_init(&msg, INF_CTL_REGION, 0);
-	msg.region = region->id;
-	msg.kind = region->kind;
-	msg.bytes = region->bytes;
-	msg.generation = region->generation;
-	return session_send(broker, session, &msg, &region->fd, 1);
-}
-
 /* The output region of a new generation: mapped by its executor, so it can be sealed and shown. */
 static void show_output(struct broker *broker, struct session *session, struct region *region)
 {
@@ -137,7 +125,7 @@ static void show_output(struct broker *broker, struct session *session, struct r
 		return;
 	}
 	region->state = REGION_READY;
-	send_output(broker, session, region);
+	regions_send(broker, session, region, 0);
 }
 
 static bool is_on_device(const struct region *region)

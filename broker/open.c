@@ -115,19 +115,6 @@ static int send_ready(struct broker *broker, struct session *session, const stru
 	return session_send(broker, session, &msg, NULL, 0);
 }
 
-static int send_region(struct broker *broker, struct session *session, const struct region *region,
-		       uint32_t cookie)
-{
-	struct inf_ctl_region msg;
-
-	inf_ctl_init(&msg, INF_CTL_REGION, cookie);
-	msg.region = region->id;
-	msg.kind = region->kind;
-	msg.bytes = region->bytes;
-	msg.generation = region->generation;
-	return session_send(broker, session, &msg, &region->fd, 1);
-}
-
 static void send_model(struct broker *broker, struct session *session, const struct handle *handle,
 		       uint32_t cookie)
 {
@@ -212,7 +199,7 @@ static void finish_open(struct broker *broker, struct session *session)
 	forget(session);
 	if (request && send_ready(broker, session, request, cookie) < 0)
 		return;
-	if (send_region(broker, session, output, cookie) == 0)
+	if (regions_send(broker, session, output, cookie) == 0)
 		send_model(broker, session, handle, cookie);
 }
 
@@ -478,7 +465,7 @@ void open_model(struct broker *broker, struct session *session, const union inf_
 	if (r < 0)
 		refuse_regions(broker, session, &plan, r);
 	else if (opening->request)
-		send_region(broker, session, opening->request, opening->cookie);
+		regions_send(broker, session, opening->request, opening->cookie);
 	else
 		attach(broker, session);
 }
@@ -503,7 +490,7 @@ void open_grow(struct broker *broker, struct session *session, const union inf_c
 		r = regions_make(broker, session, INF_REGION_REQUEST, bytes, true,
 				 &opening->request);
 	if (r == 0) {
-		send_region(broker, session, opening->request, opening->cookie);
+		regions_send(broker, session, opening->request, opening->cookie);
 		return;
 	}
 	undo(broker, session);

@@ -153,3 +153,15 @@ bool regions_have_room(const struct broker *broker, const struct session *sessio
 		n_used += session->regions[i].state != REGION_UNUSED;
 	return n_used + n <= broker->config->regions_max && n_used + n <= INF_REGIONS;
 }
+
+int regions_send(struct broker *broker, struct session *session, const struct region *region, uint32_t cookie)
+{
+	struct inf_ctl_region msg;
+
+	inf_ctl_init(&msg, INF_CTL_REGION, cookie);
+	msg.region = region->id;
+	msg.kind = region->kind;
+	msg.bytes = region->bytes;
+	msg.generation = region->generation;
+	return session_send(broker, session, &msg, &region->fd, 1);
+}

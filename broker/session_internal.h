@@ -121,6 +121,8 @@ struct region *regions_entry(struct session *session);
 int regions_make(struct broker *broker, struct session *session, uint32_t kind, uint64_t bytes,
 		 bool charge, struct region **ret_region);
 struct region *regions_find(struct session *session, uint32_t id); /* NULL where unknown */
+/* REGION to the client; cookie 0 = it did not ask. As session_send(). */
+int regions_send(struct broker *broker, struct session *session, const struct region *region, uint32_t cookie);
 /* Closes, unmaps, gives the charge back, frees the entry. One that the executor may still reach
  * stays until it is gone. */
 void regions_drop(struct session *session, struct region *region);

@@ -85,18 +85,6 @@ static void admit(struct session *session, uint32_t region, bool is_there)
 			session->check_regions[i].has_twin = is_there;
 }
 
-static int show(struct broker *broker, struct session *session, const struct region *twin, uint32_t cookie)
-{
-	struct inf_ctl_region msg;
-
-	inf_ctl_init(&msg, INF_CTL_REGION, cookie);
-	msg.region = twin->id;
-	msg.kind = twin->kind;
-	msg.bytes = twin->bytes;
-	msg.generation = twin->generation;
-	return session_send(broker, session, &msg, &twin->fd, 1);
-}
-
 void twins_lost(struct broker *broker, struct session *session, struct region *region, int error)
 {
 	bool was_shown = region->state == REGION_READY;
@@ -219,7 +207,7 @@ void twins_twin(struct broker *broker, struct session *session, const union inf_
 	twin = regions_find(session, id | INF_TWIN_BIT);
 	if (twin) { /* it could not map it the last time */
 		open_drop(session);
-		show(broker, session, twin, cookie);
+		regions_send(broker, session, twin, cookie);
 		return;
 	}
 	r = regions_have_room(broker, session, 1) ? make(broker, session, region, &session->opening->device) : -ENOSPC;
@@ -276,5 +264,5 @@ void twins_finish(struct broker *broker, struct session *session)
 	close(region->make_fd);
 	region->make_fd = -1;
 	admit(session, region->id & ~INF_TWIN_BIT, true);
-	show(broker, session, region, cookie);
+	regions_send(broker, session, region, cookie);
 }

@@ -5,21 +5,8 @@
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 . tests/support/broker.sh
-export INF_CUDA_LIBRARY=${DRIVER:-$PWD/$BUILD/tests/libfakecuda.so}
-export FAKECUDA_REPORT=$RUN/violations FAKECUDA_LEDGER_LIVE=$RUN/ledger
-is_software=$([ -z "${DRIVER-}" ] && echo yes)
-
-no_violation() { # NAME
-	[ -n "$is_software" ] || return
-	if [ -s "$RUN/violations" ]; then
-		not_ok "$1: the driver saw nothing wrong" "$(sort "$RUN/violations" | uniq -c | sort -rn | head -n 5 | tr '\n' ';')"
-		rm -f "$RUN/violations"
-	else
-		ok "$1: the driver saw nothing wrong"
-	fi
-}
-
-is_on_device() { "$BUILD/shmctl" status | grep -q 'device cuda:0'; }
+. tests/support/gpu.sh
+export FAKECUDA_LEDGER_LIVE=$RUN/ledger
 
 cases="identity many_rows large_rows scalar_and_varying named_errors deadline cancel quota too_many_in_flight event_fd threads after_fork
 	infer_in_one_line pairs"
@@ -33,16 +20,9 @@ hammer() { # NAME: one row and many, one client and several
 	no_violation "$1"
 }
 
-if ! "$BUILD/infbroker-executor" --help >/dev/null || { [ -n "$is_software" ] && [ ! -e "$INF_CUDA_LIBRARY" ]; }; then
-	skip "models on a device" "no software driver in this build"
-	finish
-fi
-
+need_driver "models on a device"
 broker_start --builtin --device cuda || { not_ok "start"; finish; }
-if [ -z "$is_software" ] && ! is_on_device; then
-	skip "models on a real device: NOTHING WAS TESTED" "$(grep -m 1 'CPU only' "$RUN/broker.log")"
-	finish
-fi
+need_device "models"
 check "models are on cuda:0" is_on_device
 hammer "cuda"
 check "the broker ends cleanly" broker_stop
@@ -55,12 +35,6 @@ check "the broker ends cleanly" broker_stop
 [ -n "$is_software" ] || finish
 
 # Clients and executors are killed: what they held is given back, and nobody else notices.
-ledger() { # FIELD...: struct ledger in tests/fakecuda/fake.h
-	local fields="calls violations device_bytes allocations pinned_allocations registrations streams events modules in_bytes out_bytes" field
-	for field; do
-		od -An -t u8 -v -w8 "$RUN/ledger" | sed -n "$(tr ' ' '\n' <<<"$fields" | grep -nx "$field" | cut -d: -f1)p"
-	done | tr -s ' \n' ' '
-}
 held="device_bytes allocations pinned_allocations registrations streams events"
 broker_start --builtin --device cuda || { not_ok "start"; finish; }
 # shellcheck disable=SC2086

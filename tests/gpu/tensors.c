@@ -7,6 +7,7 @@
  */
 #define _GNU_SOURCE 1
 #include "shm/device/driver.h"
+#include "tests/support/want.h"
 #include <errno.h>
 #include <inf/dlpack.h>
 #include <math.h>
@@ -22,29 +23,12 @@
 #define ROWS_MAX 300u /* more than a batch takes */
 #define WIDTH 16u     /* of a row of add_sub */
 
-static const char *wrong; /* what is wrong with the present case */
 static struct inf_driver driver;
 static CUcontext context;
 static CUstream stream;
 static struct inf_client *client;
 static float *a, *b, *sum, *difference; /* pinned; ROWS_MAX x WIDTH each */
 static CUdeviceptr scratch;		/* as large */
-
-#define WANT(condition)                                                            \
-	do {                                                                       \
-		if (!(condition) && !wrong)                                        \
-			wrong = "line " STRINGIFY(__LINE__) ": " #condition;       \
-	} while (0)
-#define STRINGIFY(x) STRINGIFY_(x)
-#define STRINGIFY_(x) #x
-
-static uint64_t in_ms(uint64_t ms)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec + ms * 1000000u;
-}
 
 static void *pinned(size_t bytes)
 {

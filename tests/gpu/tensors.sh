@@ -5,41 +5,17 @@
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 . tests/support/broker.sh
-export INF_CUDA_LIBRARY=${DRIVER:-$PWD/$BUILD/tests/libfakecuda.so} FAKECUDA_REPORT=$RUN/violations
+. tests/support/gpu.sh
 # Fewer in each run than `make stress` asks for; an executor_dies kills six.
 n_clients=${CLIENT_KILLS:-60} n_executors=$((${EXECUTOR_KILLS:-12} / 6)) n_fronts=${FRONT_KILLS:-1}
-is_software=$([ -z "${DRIVER-}" ] && echo yes)
 
-no_violation() { # NAME
-	[ -n "$is_software" ] || return
-	if [ -s "$RUN/violations" ]; then
-		not_ok "$1: the driver saw nothing wrong" "$(sort "$RUN/violations" | uniq -c | sort -rn | head -n 5 | tr '\n' ';')"
-		rm -f "$RUN/violations"
-	else
-		ok "$1: the driver saw nothing wrong"
-	fi
-}
-# What the executor holds or has done: fields of FAKECUDA_LEDGER in tests/fakecuda/fakecuda.h
-ledger() { # FIELD...
-	local field at
-	for field; do
-		at=$(sed -n '/^#define FAKECUDA_LEDGER(X)/,/^$/s/^\tX(\([a-z_]*\)).*/\1/p' tests/fakecuda/fakecuda.h | grep -nx "$field" | cut -d: -f1)
-		od -An -t u8 -v -w8 "$RUN/ledger" | sed -n "${at}p"
-	done | tr -s ' \n' ' '
-}
 start() { FAKECUDA_LEDGER_LIVE=$RUN/ledger broker_start --builtin "$@" || { not_ok "start"; finish; }; }
 tensors() { timeout 60 "$BUILD/tests/tensors" "$SOCKET" "$@"; }
 cases="mixed many_rows in_flight judged scrubbed varying dlpack late_commit never_committed cancelled refused errors entries"
 
-if ! "$BUILD/infbroker-executor" --help >/dev/null || { [ -n "$is_software" ] && [ ! -e "$INF_CUDA_LIBRARY" ]; }; then
-	skip "tensors on a device" "no software driver in this build"
-	finish
-fi
+need_driver "tensors on a device"
 start --device cuda
-if [ -z "$is_software" ] && ! "$BUILD/shmctl" status | grep -q 'device cuda:0'; then
-	skip "tensors on a real device: NOTHING WAS TESTED" "$(grep -m 1 'CPU only' "$RUN/broker.log")"
-	finish
-fi
+need_device "tensors"
 for case in $cases; do check "$case" tensors "$case"; done
 no_violation "cases"
 [ -z "$is_software" ] || FAKECUDA_DEFAULT_STREAM=1 check "in the default stream" tensors mixed

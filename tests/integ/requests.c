@@ -5,6 +5,7 @@
  * Usage: requests SOCKET [case]. Each case opens a client of its own. Prints ok/NOT OK lines and the sum.
  */
 #define _GNU_SOURCE 1
+#include "tests/support/want.h"
 #include <errno.h>
 #include <float.h>
 #include <inf/client.h>
@@ -19,23 +20,6 @@
 #include <unistd.h>
 
 static const char *socket_path;
-static const char *wrong; /* what is wrong with the present case */
-
-#define WANT(condition)                                                            \
-	do {                                                                       \
-		if (!(condition) && !wrong)                                        \
-			wrong = "line " STRINGIFY(__LINE__) ": " #condition;       \
-	} while (0)
-#define STRINGIFY(x) STRINGIFY_(x)
-#define STRINGIFY_(x) #x
-
-static uint64_t in_ms(uint64_t ms)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec + ms * 1000000u;
-}
 
 static struct inf_client *open_client(void)
 {
