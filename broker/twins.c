@@ -166,6 +166,26 @@ static void ask_executor(struct broker *broker, struct session *session)
 	attach_pump(broker);
 }
 
+static const struct region *find_timeline(const struct session *session)
+{
+	const struct region *region = session->regions;
+
+	while (region->map != session->timeline)
+		region++;
+	return region;
+}
+
+static void send_timeline(struct broker *broker, struct session *session, const struct region *region, uint32_t cookie)
+{
+	struct inf_ctl_timeline answer;
+
+	inf_ctl_init(&answer, INF_CTL_TIMELINE, cookie);
+	answer.region = region->id;
+	answer.bytes = region->bytes;
+	memcpy(answer.uuid, broker->executor.uuid, sizeof(answer.uuid));
+	session_send(broker, session, &answer, &region->fd, 1);
+}
+
 void twins_device(struct broker *broker, struct session *session, const union inf_ctl_any *msg)
 {
 	uint32_t cookie = msg->head.cookie;
@@ -174,12 +194,13 @@ void twins_device(struct broker *broker, struct session *session, const union in
 
 	if (!check_executor(broker, session, cookie))
 		return;
-	if (session->timeline) {
-		session_refuse(broker, session, cookie, -EEXIST, INF_OK, "this session has its device already");
-		return;
-	}
 	if (!open_begin(broker, session, cookie))
 		return;
+	if (session->timeline) { /* it could not use it the last time */
+		open_drop(session);
+		send_timeline(broker, session, find_timeline(session), cookie);
+		return;
+	}
 	r = regions_make(broker, session, INF_REGION_TIMELINE, INF_TIMELINE_BYTES, true, &region);
 	if (r < 0) {
 		refuse(broker, session, cookie, r, INF_TIMELINE_BYTES);
@@ -234,19 +255,14 @@ static int map_timeline(struct session *session, struct region *region)
 
 static void finish_device(struct broker *broker, struct session *session, struct region *region, uint32_t cookie)
 {
-	struct inf_ctl_timeline answer;
 	int r = map_timeline(session, region);
 
-	if (r < 0) {
-		regions_drop(session, region);
-		session_refuse(broker, session, cookie, r, INF_BUSY, "no memory for a timeline: %s", strerror(-r));
+	if (r == 0) {
+		send_timeline(broker, session, region, cookie);
 		return;
 	}
-	inf_ctl_init(&answer, INF_CTL_TIMELINE, cookie);
-	answer.region = region->id;
-	answer.bytes = region->bytes;
-	memcpy(answer.uuid, broker->executor.uuid, sizeof(answer.uuid));
-	session_send(broker, session, &answer, &region->fd, 1);
+	regions_drop(session, region);
+	session_refuse(broker, session, cookie, r, INF_BUSY, "no memory for a timeline: %s", strerror(-r));
 }
 
 void twins_finish(struct broker *broker, struct session *session)

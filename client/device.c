@@ -198,8 +198,9 @@ void infc_device_close(struct inf_client *client)
 
 	if (!device)
 		return;
-	infc_device_release_waits(client);
-	/* In a forked child the driver is of no use, and the parent's. */
+	/* In a forked child driver and words are the parent's. */
+	if (!infc_is_forked(client))
+		infc_device_release_waits(client);
 	if (!infc_is_forked(client) && !enter(device, &before)) {
 		/* Nothing on the device may reach for what goes now. */
 		device->driver.context_synchronize();

@@ -59,7 +59,7 @@ INF_EXPORT int inf_device_open(struct inf_client *client, struct inf_device_info
  * Blocks: the first time in each piece of host memory for one message and the mapping (a ms or less); then never.
  * Errors: -EINVAL, -EBUSY (in flight), -ENODEV (inf_device_open() first), -ENOBUFS (1024 requests with device memory are
  * taken: give some back), -ENOMEM, -EDQUOT (device memory of the broker, or this user's share: inf_error()), -ESTALE (the
- * memory went with the broker's device: open a new client), -EIO, -ECONNRESET, -EOWNERDEAD.
+ * memory went with the broker's device: open a new client), -EAGAIN (the broker's executor is just being started), -EIO, -ECONNRESET, -EOWNERDEAD.
  */
 INF_EXPORT int inf_input_device(struct inf_request *req, uint32_t idx, uint64_t *ret_address);
 

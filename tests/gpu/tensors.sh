@@ -11,7 +11,7 @@ n_clients=${CLIENT_KILLS:-60} n_executors=$((${EXECUTOR_KILLS:-12} / 6)) n_front
 
 start() { FAKECUDA_LEDGER_LIVE=$RUN/ledger broker_start --builtin "$@" || { not_ok "start"; finish; }; }
 tensors() { timeout 60 "$BUILD/tests/tensors" "$SOCKET" "$@"; }
-cases="mixed many_rows in_flight judged scrubbed varying dlpack late_commit never_committed cancelled refused errors entries"
+cases="mixed many_rows in_flight judged scrubbed varying dlpack late_commit never_committed cancelled refused errors forked entries"
 
 need_driver "tensors on a device"
 start --device cuda
@@ -93,6 +93,7 @@ check "a quota of device memory" bash -c "'$BUILD/tests/tensors' '$SOCKET' error
 check "the broker ends cleanly" broker_stop
 start --device cuda
 check "no driver in the client" bash -c "INF_CUDA_LIBRARY=libnowhere.so '$BUILD/tests/tensors' '$SOCKET' mixed | grep -q 'No such file or directory: no CUDA driver'"
+FAKECUDA_FAULTS=cuMemHostRegister_v2:1:2 check "opened again after it could not be" tensors mixed
 check "another device in the client" bash -c "FAKECUDA_DEVICES=0 '$BUILD/tests/tensors' '$SOCKET' mixed | grep -q 'No such device'"
 check "the broker ends cleanly" broker_stop
 
