@@ -54,5 +54,13 @@ int inf_nvml_open(struct inf_nvml *nvml, char text[INF_NVML_TEXT_BYTES])
 	if (!result)
 		return 0;
 	TEXT("the NVIDIA driver does not answer: %s", nvml->error_text(result));
-	return result == NVML_ERROR_DRIVER_NOT_LOADED ? -ENODEV : result == NVML_ERROR_NO_PERMISSION ? -EACCES : -EIO;
+	switch (result) {
+	case NVML_ERROR_DRIVER_NOT_LOADED:
+		return -ENODEV;
+	case NVML_ERROR_NO_PERMISSION:
+	case NVML_ERROR_OPERATING_SYSTEM: /* a cgroup forbids it */
+		return -EACCES;
+	default:
+		return -EIO;
+	}
 }

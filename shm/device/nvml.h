@@ -21,15 +21,18 @@ typedef enum {
 	NVML_ERROR_NO_PERMISSION = 4,
 	NVML_ERROR_INSUFFICIENT_SIZE = 7,
 	NVML_ERROR_DRIVER_NOT_LOADED = 9,
+	NVML_ERROR_FUNCTION_NOT_FOUND = 13,
 	NVML_ERROR_GPU_IS_LOST = 15,
-	NVML_ERROR_UNKNOWN = 999,
+	NVML_ERROR_OPERATING_SYSTEM = 17,
 } nvmlReturn_t;
 
 typedef struct nvmlDevice_st *nvmlDevice_t;
 
 typedef struct {
-	unsigned long long total, free, used;
-} nvmlMemory_t;
+	unsigned int version; /* nvmlMemory_v2 */
+	unsigned long long total, reserved, free, used; /* what driver and firmware keep is not in `used` */
+} nvmlMemory_v2_t;
+#define nvmlMemory_v2 ((unsigned int)(sizeof(nvmlMemory_v2_t) | 2u << 24))
 
 typedef struct {
 	unsigned int gpu, memory; /* percent of the last sampling period in which something ran, or was read or written */
@@ -38,8 +41,12 @@ typedef struct {
 typedef struct {
 	unsigned int pid;
 	unsigned long long usedGpuMemory;
-	unsigned int gpuInstanceId, computeInstanceId;
+	unsigned int gpuInstanceId, computeInstanceId; /* of MIG */
 } nvmlProcessInfo_t;
+
+typedef enum {
+	NVML_TEMPERATURE_GPU = 0,
+} nvmlTemperatureSensors_t;
 
 typedef enum {
 	NVML_CLOCK_SM = 1,
@@ -58,11 +65,17 @@ typedef enum {
 	X(device_at, nvmlDeviceGetHandleByIndex_v2, nvmlReturn_t, (unsigned int idx, nvmlDevice_t *device))                \
 	X(device_name, nvmlDeviceGetName, nvmlReturn_t, (nvmlDevice_t device, char *text, unsigned int bytes))             \
 	X(device_uuid, nvmlDeviceGetUUID, nvmlReturn_t, (nvmlDevice_t device, char *text, unsigned int bytes))             \
-	X(memory, nvmlDeviceGetMemoryInfo, nvmlReturn_t, (nvmlDevice_t device, nvmlMemory_t *memory))                      \
+	X(memory, nvmlDeviceGetMemoryInfo_v2, nvmlReturn_t, (nvmlDevice_t device, nvmlMemory_v2_t *memory))                \
 	X(utilization, nvmlDeviceGetUtilizationRates, nvmlReturn_t, (nvmlDevice_t device, nvmlUtilization_t *utilization)) \
 	X(power_mw, nvmlDeviceGetPowerUsage, nvmlReturn_t, (nvmlDevice_t device, unsigned int *mw))                        \
 	X(clock_mhz, nvmlDeviceGetClockInfo, nvmlReturn_t, (nvmlDevice_t device, nvmlClockType_t type, unsigned int *mhz)) \
-	X(processes, nvmlDeviceGetComputeRunningProcesses_v3, nvmlReturn_t,                                                \
+	X(temperature_c, nvmlDeviceGetTemperature, nvmlReturn_t,                                                           \
+	  (nvmlDevice_t device, nvmlTemperatureSensors_t sensor, unsigned int *c))                                         \
+	X(compute_processes, nvmlDeviceGetComputeRunningProcesses_v3, nvmlReturn_t,                                        \
+	  (nvmlDevice_t device, unsigned int *count, nvmlProcessInfo_t *processes))                                        \
+	X(graphics_processes, nvmlDeviceGetGraphicsRunningProcesses_v3, nvmlReturn_t,                                      \
+	  (nvmlDevice_t device, unsigned int *count, nvmlProcessInfo_t *processes))                                        \
+	X(mps_processes, nvmlDeviceGetMPSComputeRunningProcesses_v3, nvmlReturn_t,                                         \
 	  (nvmlDevice_t device, unsigned int *count, nvmlProcessInfo_t *processes))
 
 #define INF_NVML_LIBRARY "libnvidia-ml.so.1"

@@ -1,19 +1,37 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fake_nvml.c - an NVML in software, for `shmctl devices`.
+ * fake_nvml.c - an NVML in software, for `shmctl devices`; device N has the UUID that it has in the software driver.
  *
- *	FAKENVML_DEVICES=N	how many (1)
- *	FAKENVML_PROCESSES=N	on each (1): the first is $FAKENVML_PID, of the last the memory is not known
- *	FAKENVML_ERRORS=SYMBOL=CODE,...	what these answer
+ *	FAKENVML_DEVICES=N		how many (1)
+ *	FAKENVML_ERRORS=SYMBOL=CODE[@N],...	what these answer, on all devices or on number N. A device that is once lost
+ *					(15) gives nothing else any more
+ *	FAKENVML_NONE=1			each figure is "not available"
+ *	FAKENVML_PROCESSES=KIND:N:PID:BYTES[:INSTANCE],...	who holds memory on device N; KIND is compute, graphics or mps
+ *	FAKENVML_NEWCOMERS=N,N,...	and so many more compute on device 0, the first, second, ... time that its list is asked
+ *					for (the last N from then on); their pids are 100000 and up, each has 1 MiB
  */
 #define _GNU_SOURCE 1
 #include "shm/device/nvml.h"
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define EXPORT __attribute__((visibility("default")))
+/* What is exported is what the table asks for. */
+#define PROTOTYPE(member, symbol, result, params) EXPORT result symbol params;
+INF_NVML_CALLS(PROTOTYPE)
+#undef PROTOTYPE
+
+#define DEVICES_MAX	   16u
+#define UNINITIALIZED	   ((nvmlReturn_t)1)
+#define INVALID_ARGUMENT   ((nvmlReturn_t)2)
+#define VERSION_MISMATCH   ((nvmlReturn_t)25)
+#define FIRST_NEWCOMER_PID 100000u
+
+static struct nvmlDevice_st {
+	bool is_lost;
+} devices[DEVICES_MAX];
+static bool is_initialized;
 
 static unsigned int number_of(const char *name, unsigned int otherwise)
 {
@@ -22,114 +40,261 @@ static unsigned int number_of(const char *name, unsigned int otherwise)
 	return text ? (unsigned int)strtoul(text, NULL, 10) : otherwise;
 }
 
-static nvmlReturn_t error_of(const char *symbol)
+static unsigned int n_devices(void)
 {
-	const char *at = getenv("FAKENVML_ERRORS");
-	size_t n = strlen(symbol);
+	unsigned int n = number_of("FAKENVML_DEVICES", 1);
 
-	for (; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL)
-		if (!strncmp(at, symbol, n) && at[n] == '=')
-			return (nvmlReturn_t)strtol(at + n + 1, NULL, 10);
-	return NVML_SUCCESS;
+	return n < DEVICES_MAX ? n : DEVICES_MAX;
 }
 
-/* The number between two texts. */
-static nvmlReturn_t text_of(char *text, unsigned int bytes, const char *before, uintptr_t number, const char *after)
+/* Calls `item` for each part of a list with commas; a script that is none of ours ends the test. */
+static void each(const char *name, void (*item)(const char *text, void *data), void *data)
 {
-	int n = snprintf(text, bytes, "%s%u%s", before, (unsigned int)number, after);
+	char *copy = getenv(name) ? strdup(getenv(name)) : NULL, *rest = copy, *part;
 
-	return n < (int)bytes ? NVML_SUCCESS : NVML_ERROR_INSUFFICIENT_SIZE;
+	while (rest && (part = strsep(&rest, ",")))
+		if (*part)
+			item(part, data);
+	free(copy);
 }
 
-/* Prototypes: what is exported is what the table asks for. */
-#define PROTOTYPE(member, symbol, result, params) EXPORT result symbol params;
-INF_NVML_CALLS(PROTOTYPE)
-#undef PROTOTYPE
+static void __attribute__((noreturn)) nonsense(const char *text)
+{
+	fprintf(stderr, "fakenvml: what is %s?\n", text);
+	abort();
+}
+
+struct failure {
+	const char *call;
+	int device; /* -1 = none */
+	int code;
+};
+
+static void read_failure(const char *text, void *data)
+{
+	struct failure *failure = data;
+	char call[64];
+	int code, device = -1, n = sscanf(text, "%63[^=]=%d@%d", call, &code, &device);
+
+	if (n < 2)
+		nonsense(text);
+	if (!strcmp(call, failure->call) && (n == 2 || device == failure->device))
+		failure->code = code;
+}
+
+/* What a call gives before it does anything. */
+static nvmlReturn_t begin(const char *call, nvmlDevice_t device)
+{
+	struct failure failure = { .call = call, .device = device ? (int)(device - devices) : -1 };
+
+	each("FAKENVML_ERRORS", read_failure, &failure);
+	if (device && failure.code == NVML_ERROR_GPU_IS_LOST)
+		device->is_lost = true;
+	return device && device->is_lost ? NVML_ERROR_GPU_IS_LOST : (nvmlReturn_t)failure.code;
+}
+
+static nvmlReturn_t begin_device(const char *call, nvmlDevice_t device)
+{
+	if (!is_initialized)
+		return UNINITIALIZED;
+	if (device < devices || device >= devices + n_devices())
+		return INVALID_ARGUMENT;
+	return begin(call, device);
+}
+
+#define BEGIN(device)                                           \
+	do {                                                    \
+		nvmlReturn_t begun = begin_device(__func__, device); \
+		if (begun)                                      \
+			return begun;                           \
+	} while (0)
+
+static unsigned int figure(unsigned int value)
+{
+	return number_of("FAKENVML_NONE", 0) ? ~0u : value;
+}
 
 nvmlReturn_t nvmlInit_v2(void)
 {
-	return error_of("nvmlInit_v2");
+	nvmlReturn_t result = begin(__func__, NULL);
+
+	is_initialized = !result;
+	return result;
+}
+
+const char *nvmlErrorString(nvmlReturn_t error)
+{
+	static char text[32];
+
+	snprintf(text, sizeof(text), "fake error %d", (int)error);
+	return text;
 }
 
 nvmlReturn_t nvmlShutdown(void)
 {
+	is_initialized = false;
 	return NVML_SUCCESS;
-}
-
-const char *nvmlErrorString(nvmlReturn_t result)
-{
-	return result == NVML_ERROR_DRIVER_NOT_LOADED ? "Driver Not Loaded" : "Some Error";
 }
 
 nvmlReturn_t nvmlSystemGetDriverVersion(char *text, unsigned int bytes)
 {
-	return text_of(text, bytes, "580.", 65, "");
+	snprintf(text, bytes, "580.65");
+	return begin(__func__, NULL);
 }
 
 nvmlReturn_t nvmlDeviceGetCount_v2(unsigned int *count)
 {
-	*count = number_of("FAKENVML_DEVICES", 1);
-	return error_of("nvmlDeviceGetCount_v2");
+	*count = n_devices();
+	return is_initialized ? begin(__func__, NULL) : UNINITIALIZED;
 }
 
-nvmlReturn_t nvmlDeviceGetHandleByIndex_v2(unsigned int idx, nvmlDevice_t *device)
+nvmlReturn_t nvmlDeviceGetHandleByIndex_v2(unsigned int index, nvmlDevice_t *device)
 {
-	*device = (nvmlDevice_t)(uintptr_t)(idx + 1);
-	return error_of("nvmlDeviceGetHandleByIndex_v2");
+	if (index >= n_devices())
+		return INVALID_ARGUMENT;
+	*device = &devices[index];
+	return begin_device(__func__, *device);
 }
 
-nvmlReturn_t nvmlDeviceGetName(nvmlDevice_t device, char *text, unsigned int bytes)
+static unsigned int index_of(nvmlDevice_t device)
 {
-	return text_of(text, bytes, "NVIDIA Software ", (uintptr_t)device, "");
+	return (unsigned int)(device - devices);
 }
 
-nvmlReturn_t nvmlDeviceGetUUID(nvmlDevice_t device, char *text, unsigned int bytes)
+/* What snprintf() returned says whether the text had room. */
+static nvmlReturn_t has_room(int n, unsigned int bytes)
 {
-	nvmlReturn_t result = text_of(text, bytes, "GPU-0000000", (uintptr_t)device, "-fafa-fafa-fafa-fafafafafafa");
-
-	return result ? result : error_of("nvmlDeviceGetUUID");
+	return (unsigned int)n < bytes ? NVML_SUCCESS : NVML_ERROR_INSUFFICIENT_SIZE;
 }
 
-nvmlReturn_t nvmlDeviceGetMemoryInfo(nvmlDevice_t device, nvmlMemory_t *memory)
+nvmlReturn_t nvmlDeviceGetUUID(nvmlDevice_t device, char *uuid, unsigned int bytes)
 {
-	(void)device;
-	*memory = (nvmlMemory_t){ .total = 80ull << 30, .free = 60ull << 30, .used = 20ull << 30 };
-	return error_of("nvmlDeviceGetMemoryInfo");
+	BEGIN(device);
+	return has_room(snprintf(uuid, bytes, "GPU-%02xfafafa-fafa-fafa-fafa-fafafafafafa", index_of(device)), bytes);
 }
 
-nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t device, nvmlUtilization_t *utilization)
+nvmlReturn_t nvmlDeviceGetName(nvmlDevice_t device, char *name, unsigned int bytes)
 {
-	(void)device;
-	*utilization = (nvmlUtilization_t){ .gpu = 37, .memory = 12 };
-	return error_of("nvmlDeviceGetUtilizationRates");
+	BEGIN(device);
+	return has_room(snprintf(name, bytes, "software device %u (no GPU)", index_of(device)), bytes);
+}
+
+nvmlReturn_t nvmlDeviceGetMemoryInfo_v2(nvmlDevice_t device, nvmlMemory_v2_t *memory)
+{
+	BEGIN(device);
+	if (memory->version != nvmlMemory_v2)
+		return VERSION_MISMATCH;
+	memory->total = figure(0) ? ~0ull : 80ull << 30;
+	memory->used = figure(0) ? ~0ull : 5ull << 30;
+	memory->reserved = 512ull << 20;
+	memory->free = memory->total - memory->used - memory->reserved;
+	return NVML_SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t device, nvmlUtilization_t *rates)
+{
+	BEGIN(device);
+	*rates = (nvmlUtilization_t){ .gpu = figure(37), .memory = figure(12) };
+	return NVML_SUCCESS;
 }
 
 nvmlReturn_t nvmlDeviceGetPowerUsage(nvmlDevice_t device, unsigned int *mw)
 {
-	(void)device;
-	*mw = 312500;
-	return error_of("nvmlDeviceGetPowerUsage");
+	BEGIN(device);
+	*mw = figure(310250);
+	return NVML_SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetTemperature(nvmlDevice_t device, nvmlTemperatureSensors_t sensor, unsigned int *c)
+{
+	BEGIN(device);
+	if (sensor != NVML_TEMPERATURE_GPU)
+		return INVALID_ARGUMENT;
+	*c = figure(54);
+	return NVML_SUCCESS;
 }
 
 nvmlReturn_t nvmlDeviceGetClockInfo(nvmlDevice_t device, nvmlClockType_t type, unsigned int *mhz)
 {
-	(void)device;
-	*mhz = type == NVML_CLOCK_SM ? 1980 : 2619;
-	return error_of("nvmlDeviceGetClockInfo");
+	BEGIN(device);
+	if (type != NVML_CLOCK_SM && type != NVML_CLOCK_MEM)
+		return INVALID_ARGUMENT;
+	*mhz = figure(type == NVML_CLOCK_SM ? 1980 : 2619);
+	return NVML_SUCCESS;
 }
 
-nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v3(nvmlDevice_t device, unsigned int *count, nvmlProcessInfo_t *processes)
-{
-	unsigned int n = number_of("FAKENVML_PROCESSES", 1), room = *count;
+/* --- processes --- */
 
-	(void)device;
-	*count = n;
-	if (room < n)
-		return NVML_ERROR_INSUFFICIENT_SIZE;
-	for (unsigned int i = 0; i < n; i++)
-		processes[i] = (nvmlProcessInfo_t){
-			.pid = i ? 1000000 + i : number_of("FAKENVML_PID", 1),
-			.usedGpuMemory = i && i == n - 1 ? ULLONG_MAX : (i + 1ull) << 30,
-		};
-	return error_of("nvmlDeviceGetComputeRunningProcesses_v3");
+struct list {
+	const char *kind;
+	unsigned int device, n, room;
+	nvmlProcessInfo_t *to;
+};
+
+static void add(struct list *list, nvmlProcessInfo_t process)
+{
+	if (list->n++ < list->room)
+		list->to[list->n - 1] = process;
+}
+
+static void read_process(const char *text, void *data)
+{
+	struct list *list = data;
+	nvmlProcessInfo_t process = { .gpuInstanceId = ~0u, .computeInstanceId = ~0u };
+	unsigned int device;
+	char kind[16];
+	int n = sscanf(text, "%15[a-z]:%u:%u:%llu:%u", kind, &device, &process.pid, &process.usedGpuMemory,
+		       &process.gpuInstanceId);
+
+	if (n < 4)
+		nonsense(text);
+	if (number_of("FAKENVML_NONE", 0))
+		process.usedGpuMemory = ~0ull;
+	if (!strcmp(kind, list->kind) && device == list->device)
+		add(list, process);
+}
+
+static unsigned int newcomers(void)
+{
+	static unsigned int n_asked;
+	const char *text = getenv("FAKENVML_NEWCOMERS");
+	unsigned int n = 0;
+
+	n_asked++;
+	for (unsigned int i = 0; text && i < n_asked; i++) {
+		n = (unsigned int)strtoul(text, NULL, 10);
+		text = strchr(text, ',');
+		text += text != NULL;
+	}
+	return n;
+}
+
+static nvmlReturn_t give_list(const char *kind, nvmlDevice_t device, unsigned int *n, nvmlProcessInfo_t *to)
+{
+	struct list list = { kind, index_of(device), 0, *n, to };
+	unsigned int n_more = device == devices && !strcmp(kind, "compute") ? newcomers() : 0;
+
+	each("FAKENVML_PROCESSES", read_process, &list);
+	for (unsigned int i = 0; i < n_more; i++)
+		add(&list, (nvmlProcessInfo_t){ FIRST_NEWCOMER_PID + i, 1ull << 20, ~0u, ~0u });
+	*n = list.n;
+	return list.n > list.room ? NVML_ERROR_INSUFFICIENT_SIZE : NVML_SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v3(nvmlDevice_t device, unsigned int *n, nvmlProcessInfo_t *processes)
+{
+	BEGIN(device);
+	return give_list("compute", device, n, processes);
+}
+
+nvmlReturn_t nvmlDeviceGetGraphicsRunningProcesses_v3(nvmlDevice_t device, unsigned int *n, nvmlProcessInfo_t *processes)
+{
+	BEGIN(device);
+	return give_list("graphics", device, n, processes);
+}
+
+nvmlReturn_t nvmlDeviceGetMPSComputeRunningProcesses_v3(nvmlDevice_t device, unsigned int *n, nvmlProcessInfo_t *processes)
+{
+	BEGIN(device);
+	return give_list("mps", device, n, processes);
 }

@@ -1,5 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* devices.c - `shmctl devices`: the NVIDIA devices of this machine, and who holds memory on them, as NVML tells. */
+/*
+ * devices.c - `shmctl devices`: the NVIDIA devices of this machine, who holds memory on them, as NVML tells, and which one the
+ * broker serves models on.
+ *
+ * A figure that is not to be had (a device in MIG mode has no load, another user's processes are not shown) is unknown and
+ * no more. Any other error is the device's: it is shown, with what was told before.
+ */
 #define _GNU_SOURCE 1
 #include "shm/atomics.h"
 #include "shm/device/nvml.h"
@@ -12,129 +18,326 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PROCESSES_MAX 4096u /* of one device: who has more sees these */
+#define PROCESSES_MAX 4096u /* of one device: of one that has more, none are shown */
+#define UNKNOWN	      UINT64_MAX
 
-/* What one device does not tell (a MIG device has no power of its own) is unknown, no failure. */
 struct device {
 	unsigned int idx;
 	char name[96], uuid[96]; /* "" = unknown */
-	bool has_memory, has_utilization, has_power, has_sm_clock, has_memory_clock, has_processes;
-	nvmlMemory_t memory;
-	nvmlUtilization_t utilization;
-	unsigned int power_mw, sm_mhz, memory_mhz;
-	nvmlProcessInfo_t *processes;
-	unsigned int n_processes;
+	uint64_t used_bytes, total_bytes, busy_percent, memory_busy_percent, power_mw, temperature_c, sm_mhz, memory_mhz;
+	bool has_processes;
+	unsigned int n_processes, processes_max;
+	nvmlProcessInfo_t *processes; /* of each and MIG instance one */
+	char error[INF_NVML_TEXT_BYTES]; /* "" = well */
 };
 
-/* Of the broker, where one can be asked; 0 = none. */
-static uint32_t executor_pid(const struct options *options)
-{
-	const struct inf_stats_public *stats;
-	char path[PATH_MAX];
+/* --- asking --- */
 
-	stats = stats_find(options, path);
-	return stats && stats_life(&stats->head) != LIFE_GONE ? inf_load32(&stats->executor_pid) : 0;
+static bool told(const struct inf_nvml *nvml, struct device *device, nvmlReturn_t result)
+{
+	switch (result) {
+	case NVML_SUCCESS:
+		return true;
+	case NVML_ERROR_NOT_SUPPORTED:
+	case NVML_ERROR_NO_PERMISSION:
+	case NVML_ERROR_FUNCTION_NOT_FOUND: /* in the kernel's part of the driver */
+	case NVML_ERROR_INSUFFICIENT_SIZE:  /* more processes than we take */
+		return false;
+	default:
+		if (!device->error[0])
+			snprintf(device->error, sizeof(device->error), "%s", nvml->error_text(result));
+		return false;
+	}
+}
+
+/* All bits set is NVML's "not available", in a number of any width. */
+static uint64_t known(unsigned int value)
+{
+	return value == UINT_MAX ? UNKNOWN : value;
+}
+
+typedef nvmlReturn_t list_call(nvmlDevice_t handle, unsigned int *count, nvmlProcessInfo_t *processes);
+
+/* Whoever computes and draws is in two lists, with the same bytes. */
+static bool is_listed(const struct device *device, unsigned int n_before, const nvmlProcessInfo_t *process)
+{
+	for (unsigned int i = 0; i < n_before; i++)
+		if (device->processes[i].pid == process->pid &&
+		    device->processes[i].gpuInstanceId == process->gpuInstanceId &&
+		    device->processes[i].computeInstanceId == process->computeInstanceId)
+			return true;
+	return false;
+}
+
+static nvmlReturn_t add_list(struct device *device, nvmlDevice_t handle, list_call *list)
+{
+	unsigned int n_before = device->n_processes, count = device->processes_max - n_before;
+	nvmlReturn_t result;
+
+	/* Some may come between two questions. */
+	while ((result = list(handle, &count, device->processes + n_before)) == NVML_ERROR_INSUFFICIENT_SIZE &&
+	       device->processes_max < PROCESSES_MAX) {
+		nvmlProcessInfo_t *more = realloc(device->processes, 2 * device->processes_max * sizeof(*more));
+
+		if (!more)
+			return result;
+		device->processes = more;
+		device->processes_max *= 2;
+		count = device->processes_max - n_before;
+	}
+	for (unsigned int i = 0; !result && i < count; i++)
+		if (!is_listed(device, n_before, &device->processes[n_before + i]))
+			device->processes[device->n_processes++] = device->processes[n_before + i];
+	return result;
 }
 
 static void read_processes(const struct inf_nvml *nvml, nvmlDevice_t handle, struct device *device)
 {
-	nvmlReturn_t result = NVML_ERROR_INSUFFICIENT_SIZE;
+	list_call *const lists[] = { nvml->compute_processes, nvml->graphics_processes, nvml->mps_processes };
 
-	/* Some may come between two questions. */
-	for (unsigned int room = 32; result == NVML_ERROR_INSUFFICIENT_SIZE && room <= PROCESSES_MAX; room *= 2) {
-		nvmlProcessInfo_t *more = realloc(device->processes, room * sizeof(*more));
+	device->processes_max = 32;
+	device->processes = malloc(device->processes_max * sizeof(*device->processes));
+	if (!device->processes)
+		return;
+	for (unsigned int i = 0; i < 3; i++) {
+		nvmlReturn_t result = add_list(device, handle, lists[i]);
 
-		if (!more)
+		/* A device that nothing can draw on, or that knows no MPS, has nobody who does. */
+		if (!told(nvml, device, result) && !(i && result == NVML_ERROR_NOT_SUPPORTED))
 			return;
-		device->processes = more;
-		device->n_processes = room;
-		result = nvml->processes(handle, &device->n_processes, more);
 	}
-	device->has_processes = !result;
+	device->has_processes = true;
 }
 
-static void read_device(const struct inf_nvml *nvml, nvmlDevice_t handle, struct device *device)
+static void read_figures(const struct inf_nvml *nvml, nvmlDevice_t handle, struct device *device)
 {
-	if (nvml->device_name(handle, device->name, sizeof(device->name)))
+	nvmlMemory_v2_t memory = { .version = nvmlMemory_v2 };
+	nvmlUtilization_t utilization;
+	unsigned int value;
+
+	if (told(nvml, device, nvml->memory(handle, &memory))) {
+		device->used_bytes = memory.used;
+		device->total_bytes = memory.total;
+	}
+	if (told(nvml, device, nvml->utilization(handle, &utilization))) {
+		device->busy_percent = known(utilization.gpu);
+		device->memory_busy_percent = known(utilization.memory);
+	}
+	if (told(nvml, device, nvml->power_mw(handle, &value)))
+		device->power_mw = known(value);
+	if (told(nvml, device, nvml->temperature_c(handle, NVML_TEMPERATURE_GPU, &value)))
+		device->temperature_c = known(value);
+	if (told(nvml, device, nvml->clock_mhz(handle, NVML_CLOCK_SM, &value)))
+		device->sm_mhz = known(value);
+	if (told(nvml, device, nvml->clock_mhz(handle, NVML_CLOCK_MEM, &value)))
+		device->memory_mhz = known(value);
+}
+
+static void read_device(const struct inf_nvml *nvml, unsigned int idx, struct device *device)
+{
+	nvmlDevice_t handle;
+	nvmlReturn_t result = nvml->device_at(idx, &handle);
+
+	*device = (struct device){ .idx = idx, .used_bytes = UNKNOWN, .total_bytes = UNKNOWN, .busy_percent = UNKNOWN,
+				   .memory_busy_percent = UNKNOWN, .power_mw = UNKNOWN, .temperature_c = UNKNOWN,
+				   .sm_mhz = UNKNOWN, .memory_mhz = UNKNOWN };
+	if (result) {
+		snprintf(device->error, sizeof(device->error), "%s", nvml->error_text(result));
+		return;
+	}
+	if (!told(nvml, device, nvml->device_name(handle, device->name, sizeof(device->name))))
 		device->name[0] = 0;
-	if (nvml->device_uuid(handle, device->uuid, sizeof(device->uuid)))
+	if (!told(nvml, device, nvml->device_uuid(handle, device->uuid, sizeof(device->uuid))))
 		device->uuid[0] = 0;
-	device->has_memory = !nvml->memory(handle, &device->memory);
-	device->has_utilization = !nvml->utilization(handle, &device->utilization);
-	device->has_power = !nvml->power_mw(handle, &device->power_mw);
-	device->has_sm_clock = !nvml->clock_mhz(handle, NVML_CLOCK_SM, &device->sm_mhz);
-	device->has_memory_clock = !nvml->clock_mhz(handle, NVML_CLOCK_MEM, &device->memory_mhz);
+	read_figures(nvml, handle, device);
 	read_processes(nvml, handle, device);
 }
 
-static json_t *number(bool is_known, uint64_t value)
+/* --- which one the broker serves on --- */
+
+struct broker {
+	uint32_t executor_pid; /* 0 = none */
+	char device[WORD_BYTES]; /* as it calls it, "" = no broker, or its executor is not ready */
+	int served; /* index, or one of these */
+};
+#define SERVED_NONE    (-1)
+#define SERVED_UNKNOWN (-2)
+
+static bool holds_memory(const struct device *device, uint32_t pid)
 {
-	return is_known ? json_integer((json_int_t)value) : json_null();
+	for (unsigned int i = 0; i < device->n_processes; i++)
+		if (device->processes[i].pid == pid)
+			return true;
+	return false;
 }
 
-/* All bits set: the driver does not know, in a container or of another user's. */
-static bool is_memory_known(const nvmlProcessInfo_t *process)
+/*
+ * The broker's "cuda:0" counts as CUDA does in the executor's environment, NVML by PCI bus: of several devices it is told only
+ * by who holds memory, if all of them say it and one alone has the executor.
+ */
+static int find_served(const struct device *devices, unsigned int count, uint32_t pid)
 {
-	return process->usedGpuMemory != ULLONG_MAX;
+	int found = SERVED_UNKNOWN;
+
+	if (count == 1)
+		return 0;
+	for (unsigned int i = 0; i < count; i++) {
+		if (!devices[i].has_processes || (holds_memory(&devices[i], pid) && found != SERVED_UNKNOWN))
+			return SERVED_UNKNOWN;
+		if (holds_memory(&devices[i], pid))
+			found = (int)i;
+	}
+	return found;
 }
 
-static json_t *as_json(const struct device *device, uint32_t broker)
+static void read_broker(const struct options *options, const struct device *devices, unsigned int count, struct broker *broker)
+{
+	const struct inf_stats_public *stats;
+	char path[PATH_MAX], device[sizeof(stats->device) + 1] = "";
+
+	*broker = (struct broker){ .served = SERVED_UNKNOWN };
+	stats = stats_find(options, path);
+	if (!stats)
+		return;
+	broker->served = SERVED_NONE;
+	if (stats_life(&stats->head) == LIFE_GONE || inf_load32(&stats->executor_state) != INF_STATS_EXECUTOR_READY)
+		return;
+	broker->executor_pid = inf_load32(&stats->executor_pid);
+	memcpy(device, stats->device, sizeof(stats->device));
+	word_name(broker->device, device);
+	if (!strncmp(device, "cuda:", 5))
+		broker->served = find_served(devices, count, broker->executor_pid);
+}
+
+static bool is_executor(const struct broker *broker, const nvmlProcessInfo_t *process)
+{
+	return broker->executor_pid && process->pid == broker->executor_pid;
+}
+
+/* --- JSON --- */
+
+static json_t *number(uint64_t value)
+{
+	return value == UNKNOWN ? json_null() : json_integer((json_int_t)value);
+}
+
+static json_t *text_or_null(const char *text)
+{
+	return text[0] ? json_text(text) : json_null();
+}
+
+static json_t *processes_json(const struct device *device, const struct broker *broker)
 {
 	json_t *processes = device->has_processes ? json_array() : json_null();
 
 	for (unsigned int i = 0; device->has_processes && i < device->n_processes; i++) {
 		const nvmlProcessInfo_t *process = &device->processes[i];
 
-		json_array_append_new(processes, json_pack("{s:i, s:o, s:b}", "pid", (int)process->pid, "memory_bytes",
-							   number(is_memory_known(process), process->usedGpuMemory), "executor",
-							   broker && process->pid == broker));
+		json_array_append_new(processes, json_pack("{s:I, s:o, s:b}", "pid", (json_int_t)process->pid, "memory_bytes",
+							   number(process->usedGpuMemory), "executor", is_executor(broker, process)));
 	}
-	return json_pack("{s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "index", (int)device->idx, "uuid",
-			 device->uuid[0] ? json_text(device->uuid) : json_null(), "name",
-			 device->name[0] ? json_text(device->name) : json_null(), "memory_total_bytes",
-			 number(device->has_memory, device->memory.total), "memory_used_bytes",
-			 number(device->has_memory, device->memory.used), "busy_percent",
-			 number(device->has_utilization, device->utilization.gpu), "memory_busy_percent",
-			 number(device->has_utilization, device->utilization.memory), "power_mw",
-			 number(device->has_power, device->power_mw), "sm_mhz", number(device->has_sm_clock, device->sm_mhz),
-			 "memory_mhz", number(device->has_memory_clock, device->memory_mhz), "processes", processes);
+	return processes;
 }
 
-static const char *word(char text[WORD_BYTES], bool is_known, double value, const char *unit)
+static json_t *as_json(const struct device *device, const struct broker *broker)
 {
-	if (is_known)
-		snprintf(text, WORD_BYTES, "%.0f %s", value, unit);
-	return is_known ? text : "-";
+	const struct {
+		const char *name;
+		uint64_t value;
+	} figures[] = {
+		{ "memory_total_bytes", device->total_bytes }, { "memory_used_bytes", device->used_bytes },
+		{ "busy_percent", device->busy_percent },      { "memory_busy_percent", device->memory_busy_percent },
+		{ "power_mw", device->power_mw },	       { "temperature_c", device->temperature_c },
+		{ "sm_mhz", device->sm_mhz },		       { "memory_mhz", device->memory_mhz },
+	};
+	json_t *json = json_pack("{s:i, s:o, s:o}", "index", (int)device->idx, "uuid", text_or_null(device->uuid), "name",
+				 text_or_null(device->name));
+
+	for (size_t i = 0; i < sizeof(figures) / sizeof(figures[0]); i++)
+		json_object_set_new(json, figures[i].name, number(figures[i].value));
+	json_object_set_new(json, "processes", processes_json(device, broker));
+	json_object_set_new(json, "serves_models",
+			    broker->served == SERVED_UNKNOWN ? json_null() : json_boolean(broker->served == (int)device->idx));
+	json_object_set_new(json, "error", text_or_null(device->error));
+	return json;
 }
 
-static void print_for_people(const struct device *device, uint32_t broker)
+/* --- people --- */
+
+static const char *word(char text[WORD_BYTES], uint64_t value, unsigned int per_unit, const char *unit)
 {
-	char used[WORD_BYTES], total[WORD_BYTES], busy[WORD_BYTES], power[WORD_BYTES], clock[WORD_BYTES], name[WORD_BYTES];
+	if (value != UNKNOWN)
+		snprintf(text, WORD_BYTES, "%.0f %s", (double)value / per_unit, unit);
+	return value != UNKNOWN ? text : "-";
+}
+
+static const char *word_memory(char text[WORD_BYTES], uint64_t n_bytes)
+{
+	return n_bytes == UNKNOWN ? "-" : word_bytes(text, n_bytes);
+}
+
+static const char *word_served(const struct broker *broker, unsigned int idx)
+{
+	if (broker->served == SERVED_UNKNOWN)
+		return broker->device[0] ? "unknown" : "-";
+	return broker->served == (int)idx ? broker->device : "no";
+}
+
+static void print_for_people(const struct device *device, const struct broker *broker)
+{
+	char used[WORD_BYTES], total[WORD_BYTES], busy[WORD_BYTES], memory_busy[WORD_BYTES], power[WORD_BYTES],
+		temperature[WORD_BYTES], sm[WORD_BYTES], memory[WORD_BYTES];
 
 	if (!device->idx)
-		printf("%3s %-24s %-40s %10s %10s %5s %7s %8s\n", "GPU", "NAME", "UUID", "USED", "MEMORY", "BUSY", "POWER", "SM");
-	printf("%3u %-24.24s %-40.40s %10s %10s %5s %7s %8s\n", device->idx, word_name(name, device->name[0] ? device->name : "-"),
-	       device->uuid[0] ? device->uuid : "-", device->has_memory ? word_bytes(used, device->memory.used) : "-",
-	       device->has_memory ? word_bytes(total, device->memory.total) : "-",
-	       word(busy, device->has_utilization, device->utilization.gpu, "%"),
-	       word(power, device->has_power, device->power_mw / 1e3, "W"),
-	       word(clock, device->has_sm_clock, device->sm_mhz, "MHz"));
-	for (unsigned int i = 0; device->has_processes && i < device->n_processes; i++) {
-		const nvmlProcessInfo_t *process = &device->processes[i];
+		printf("%3s %-28s %-40s %9s %9s %5s %5s %6s %5s %8s %8s %s\n", "GPU", "NAME", "UUID", "USED", "MEMORY", "BUSY",
+		       "R/W", "POWER", "TEMP", "SM", "MEM", "BROKER");
+	printf("%3u %-28s %-40s %9s %9s %5s %5s %6s %5s %8s %8s %s\n", device->idx, device->name[0] ? device->name : "-",
+	       device->uuid[0] ? device->uuid : "-", word_memory(used, device->used_bytes), word_memory(total, device->total_bytes),
+	       word(busy, device->busy_percent, 1, "%"), word(memory_busy, device->memory_busy_percent, 1, "%"),
+	       word(power, device->power_mw, 1000, "W"), word(temperature, device->temperature_c, 1, "C"),
+	       word(sm, device->sm_mhz, 1, "MHz"), word(memory, device->memory_mhz, 1, "MHz"), word_served(broker, device->idx));
+	if (!device->has_processes)
+		puts("    processes -");
+	for (unsigned int i = 0; device->has_processes && i < device->n_processes; i++)
+		printf("    pid %-8u %s%s\n", device->processes[i].pid, word_memory(used, device->processes[i].usedGpuMemory),
+		       is_executor(broker, &device->processes[i]) ? "  the broker's executor" : "");
+	if (device->error[0])
+		printf("    error: %s\n", device->error);
+}
 
-		printf("    pid %-8u %s%s\n", process->pid,
-		       is_memory_known(process) ? word_bytes(used, process->usedGpuMemory) : "-",
-		       broker && process->pid == broker ? "  the broker's executor" : "");
+/* --- both --- */
+
+/* Frees the devices' lists. */
+static int show(const struct options *options, struct device *devices, unsigned int count, const char *version)
+{
+	json_t *list = options->json ? json_array() : NULL;
+	struct broker broker;
+	bool is_well = true;
+	int r = EXIT_OK;
+
+	read_broker(options, devices, count, &broker);
+	for (unsigned int i = 0; i < count; i++) {
+		if (list)
+			json_array_append_new(list, as_json(&devices[i], &broker));
+		else
+			print_for_people(&devices[i], &broker);
+		is_well &= !devices[i].error[0];
+		free(devices[i].processes);
 	}
+	if (list)
+		r = print_json(options, "devices", json_pack("{s:o, s:o}", "driver", text_or_null(version), "devices", list));
+	else
+		printf("%s%u device(s), driver %s\n", count ? "\n" : "", count, version[0] ? version : "-");
+	return is_well ? r : EXIT_UNHEALTHY;
 }
 
 static int run(const struct options *options, int argc, char **argv)
 {
-	json_t *list = options->json ? json_array() : NULL;
 	char text[INF_NVML_TEXT_BYTES], version[96];
-	uint32_t broker = executor_pid(options);
 	unsigned int count = 0;
+	struct device *devices;
 	struct inf_nvml nvml;
+	nvmlReturn_t result;
 	int r;
 
 	if (argc > 1)
@@ -143,27 +346,19 @@ static int run(const struct options *options, int argc, char **argv)
 	if (r)
 		return fail(options, r == -EACCES ? EXIT_NO_PERMISSION : EXIT_UNHEALTHY, "%s", text);
 	if (nvml.driver_version(version, sizeof(version)))
-		snprintf(version, sizeof(version), "unknown");
-	if (nvml.device_count(&count))
-		count = 0;
-	for (unsigned int i = 0; i < count; i++) {
-		struct device device = { .idx = i };
-		nvmlDevice_t handle;
-
-		/* One that is lost, or not for us, is shown by its number alone. */
-		if (!nvml.device_at(i, &handle))
-			read_device(&nvml, handle, &device);
-		if (list)
-			json_array_append_new(list, as_json(&device, broker));
-		else
-			print_for_people(&device, broker);
-		free(device.processes);
-	}
+		version[0] = 0;
+	result = nvml.device_count(&count);
+	if (result)
+		return fail(options, EXIT_UNHEALTHY, "the NVIDIA driver does not count its devices: %s", nvml.error_text(result));
+	devices = calloc(count ? count : 1, sizeof(*devices));
+	if (!devices)
+		return fail(options, EXIT_UNHEALTHY, "out of memory");
+	for (unsigned int i = 0; i < count; i++)
+		read_device(&nvml, i, &devices[i]);
 	nvml.shutdown();
-	if (list)
-		return print_json(options, "devices", json_pack("{s:o, s:o}", "driver", json_text(version), "devices", list));
-	printf("%s%u device(s), driver %s\n", count ? "\n" : "", count, version);
-	return EXIT_OK;
+	r = show(options, devices, count, version);
+	free(devices);
+	return r;
 }
 
 const struct command command_devices = {
@@ -171,7 +366,8 @@ const struct command command_devices = {
 	.summary = "the NVIDIA devices of this machine: memory, load, power, and who is on them",
 	.usage = "Usage: shmctl devices [-j]\n"
 		 "One line per device and one per process that holds memory on it; needs NVIDIA's driver, and no broker: with\n"
-		 "one, its executor is named. What a device does not tell is \"-\" (null in JSON).\n"
-		 "Exit status 1: no driver, or none that answers; 4: it may not be asked.\n",
+		 "one, its executor is named, and the device that it serves models on where that is certain. What a device\n"
+		 "does not tell is \"-\" (null in JSON).\n"
+		 "Exit status 1: no driver, or a device that does not answer; 4: it may not be asked.\n",
 	.run = run,
 };
