@@ -1,14 +1,15 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# fences.sh - removes each load-bearing fence in turn and wants to see a wake-up get lost within 60 s; then runs with all
+# fences.sh - removes each load-bearing fence in turn and wants to see a wake-up get lost within 240 s; then runs with all
 # of them and wants none lost.
 #
-# Needs a build with MUTATE=1 ($BUILD). ROUND_TRIPS (100000; INF_LONG=1: 10^6) with all fences; SECONDS_EACH (60) to find a missing one.
+# Needs a build with MUTATE=1 ($BUILD). ROUND_TRIPS (100000; INF_LONG=1: 10^6) with all fences; SECONDS_EACH (240) to find
+# a missing one: some seconds as a rule, but chance decides, and one check took more than 60.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 . tests/support/broker.sh
 ROUND_TRIPS=${ROUND_TRIPS:-$([ -n "${INF_LONG-}" ] && echo 1000000 || echo 100000)}
-SECONDS_EACH=${SECONDS_EACH:-60}
+SECONDS_EACH=${SECONDS_EACH:-240}
 LOOPS=${LOOPS:-io_uring epoll}
 
 # lost FENCE MODE THINK_NS SPIN_NS...: true when one of the front's spin budgets shows a lost wake-up in time
