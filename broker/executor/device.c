@@ -159,11 +159,30 @@ void device_calibrate(struct device *device)
 #define JUDGE_THREADS	 256u
 #define JUDGE_BLOCKS_MAX 1024u /* the kernel strides: more would only queue */
 
+/* The least of an integer type: what a value becomes that is not allowed must be one of its type. */
+static int64_t least_of(uint8_t dtype)
+{
+	switch (dtype) {
+	case INF_BOOL:
+	case INF_U8:
+		return 0;
+	case INF_I8:
+		return INT8_MIN;
+	case INF_I16:
+		return INT16_MIN;
+	case INF_I32:
+		return INT32_MIN;
+	default:
+		return INT64_MIN;
+	}
+}
+
 CUresult device_judge(const struct device *device, const struct inf_tensor_spec *spec, CUdeviceptr values, uint64_t bytes,
 		      CUdeviceptr verdict, uint64_t says, CUstream stream)
 {
 	uint64_t n = bytes / inf_dtype_size(spec->dtype), dtype = spec->dtype, blocks = (n + JUDGE_THREADS - 1) / JUDGE_THREADS;
-	int64_t min = spec->value_min, max = spec->value_max;
+	int64_t least = least_of(spec->dtype), max = spec->value_max;
+	int64_t min = spec->value_min > least ? spec->value_min : least;
 	void *params[] = { &values, &n, &dtype, &min, &max, &verdict, &says };
 
 	if (!n)
