@@ -121,7 +121,7 @@ struct region {
 	uint64_t charge; /* what the user pays for it, of device memory where it is a twin */
 	uint64_t generation; /* of the executor that writes it; outputs */
 	struct handle *handle; /* whose outputs it holds */
-	void *map;	       /* the front's read-only mapping; requests */
+	void *map;	       /* the front's mapping: requests read-only, the timeline writable */
 };
 
 /* Blocks of one output region: units of one row each, a bit set = free. */
@@ -334,7 +334,7 @@ struct broker {
 	struct queue uncommitted; /* jobs whose inputs a device is still writing: timeline.h */
 	struct queue_client uncommitted_client;
 	uint64_t timeline_pause_ns;
-	struct loop_source timeline_timer; /* set only while there are some */
+	struct loop_source timeline_timer; /* runs only while there are some */
 
 	/* cold: session.c, attach.c */
 	struct session *reap;		  /* to be freed by session_reap() */

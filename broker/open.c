@@ -262,8 +262,8 @@ void open_attach_failed(struct broker *broker, struct session *session, int erro
 	log_line("%s: the executor cannot map its memory: %s", session_text(session),
 		 strerror(-error));
 	if (session->opening && session->opening->device) {
-		snprintf(text, sizeof(text), "the device has no memory for that: %s", strerror(-error));
-		undo_and_refuse(broker, session, -ENOMEM, INF_BUSY, text);
+		snprintf(text, sizeof(text), "no device memory: %s", strerror(-error));
+		undo_and_refuse(broker, session, error, INF_BUSY, text);
 		return;
 	}
 	if (!session->opening || session->opening->grow) {

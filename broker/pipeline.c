@@ -552,6 +552,7 @@ int pipeline_init(struct broker *broker)
 
 void pipeline_deinit(struct broker *broker)
 {
+	timeline_deinit(broker);
 	free(broker->sessions);
 	free(broker->active);
 	free(broker->dirty);

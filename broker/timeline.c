@@ -8,6 +8,7 @@
 #include "broker/timeline.h"
 #include "broker/config.h"
 #include "shm/atomics.h"
+#include <errno.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
@@ -78,24 +79,39 @@ static void on_timer(struct loop_source *source, void *context)
 	(void)!read(source->fd, &n_expired, sizeof(n_expired));
 }
 
-void timeline_arm(struct broker *broker)
+int timeline_prepare(struct broker *broker)
 {
 	struct loop_source *timer = &broker->timeline_timer;
+	int r;
+
+	if (timer->id)
+		return 0;
+	timer->fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+	timer->on_event = on_timer;
+	if (timer->fd < 0)
+		return -errno;
+	r = loop_add(broker->loop, timer);
+	if (r < 0)
+		close(timer->fd);
+	return r;
+}
+
+void timeline_deinit(struct broker *broker)
+{
+	if (!broker->timeline_timer.id)
+		return;
+	loop_del(broker->loop, &broker->timeline_timer);
+	close(broker->timeline_timer.fd);
+}
+
+void timeline_arm(struct broker *broker)
+{
 	struct itimerspec once = { 0 };
 
 	if (queue_is_empty(&broker->uncommitted))
 		return;
-	if (!timer->id) {
-		timer->fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-		timer->on_event = on_timer;
-		if (timer->fd < 0 || loop_add(broker->loop, timer) < 0) {
-			if (timer->fd >= 0)
-				close(timer->fd);
-			return;
-		}
-	}
 	once.it_value.tv_nsec = (long)broker->timeline_pause_ns;
-	timerfd_settime(timer->fd, 0, &once, NULL);
+	timerfd_settime(broker->timeline_timer.fd, 0, &once, NULL);
 	broker->timeline_pause_ns += broker->timeline_pause_ns / 8;
 	if (broker->timeline_pause_ns > PAUSE_NS_MAX)
 		broker->timeline_pause_ns = PAUSE_NS_MAX;

@@ -16,7 +16,11 @@ void timeline_read(struct job *job, uint32_t idx1);
 /* Are the inputs there? */
 bool timeline_is_ready(const struct job *job);
 
-/* The job waits until they are; timeline_poll() looks. */
+/* What waiting needs: cold, before the first session may. 0 or -errno. timeline_deinit() ends it, also where it never began. */
+int timeline_prepare(struct broker *broker);
+void timeline_deinit(struct broker *broker);
+
+/* The job waits until they are; timeline_next() looks. */
 void timeline_wait(struct broker *broker, struct job *job);
 
 enum timeline_turn {

@@ -20,6 +20,7 @@
 #include "broker/quota.h"
 #include "broker/session.h"
 #include "broker/session_internal.h"
+#include "broker/timeline.h"
 #include "shm/region.h"
 
 #include <errno.h>
@@ -90,7 +91,8 @@ void twins_lost(struct broker *broker, struct session *session, struct region *r
 	bool was_shown = region->state == REGION_READY;
 	struct inf_ctl_retire msg;
 
-	log_line("%s loses device memory: %s", session_text(session), strerror(-error));
+	log_line("%s loses %s: %s", session_text(session),
+		 region->kind == INF_REGION_TIMELINE ? "its device's signals" : "device memory", strerror(-error));
 	/* The front signals as well, only later. */
 	if (region->kind == INF_REGION_TIMELINE)
 		return;
@@ -152,11 +154,15 @@ static void refuse(struct broker *broker, struct session *session, uint32_t cook
 	const struct config *config = broker->config;
 
 	open_drop(session);
-	session_refuse(broker, session, cookie, error == -ENOMEM ? error : -EDQUOT, error == -ENOMEM ? INF_BUSY : INF_QUOTA,
-		       error == -EDQUOT ? "%" PRIu64 " bytes of device memory are over the quota (--user-device-memory-max %" PRIu64
-					  ", --device-memory-max %" PRIu64 ")"
-					: "no region of %" PRIu64 " bytes more in this session",
-		       bytes, config->user_device_memory_max, config->device_memory_max);
+	if (error == -EDQUOT)
+		session_refuse(broker, session, cookie, -EDQUOT, INF_QUOTA,
+			       "%" PRIu64 " bytes are over the quota (--user-device-memory-max %" PRIu64 ", --device-memory-max %" PRIu64
+			       "; of the host --user-memory-max, --memory-max)",
+			       bytes, config->user_device_memory_max, config->device_memory_max);
+	else if (error == -ENOSPC)
+		session_refuse(broker, session, cookie, -EDQUOT, INF_QUOTA, "no more regions in this session: use a second connection");
+	else
+		session_refuse(broker, session, cookie, error, INF_BUSY, "no device memory: %s", strerror(-error));
 }
 
 static void ask_executor(struct broker *broker, struct session *session)
@@ -201,7 +207,9 @@ void twins_device(struct broker *broker, struct session *session, const union in
 		send_timeline(broker, session, find_timeline(session), cookie);
 		return;
 	}
-	r = regions_make(broker, session, INF_REGION_TIMELINE, INF_TIMELINE_BYTES, true, &region);
+	r = regions_have_room(broker, session, 1) ? timeline_prepare(broker) : -ENOSPC;
+	if (r == 0)
+		r = regions_make(broker, session, INF_REGION_TIMELINE, INF_TIMELINE_BYTES, true, &region);
 	if (r < 0) {
 		refuse(broker, session, cookie, r, INF_TIMELINE_BYTES);
 		return;

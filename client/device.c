@@ -345,20 +345,32 @@ static int begin(struct inf_request *req, struct device **ret_device)
 	return *ret_device ? take_entry(req, *ret_device) : -ENODEV;
 }
 
-int inf_input_device(struct inf_request *req, uint32_t idx, uint64_t *ret_address)
+/* Where input `idx` may lie on the device; that it does is for the caller to say. */
+static int place_input(struct inf_request *req, uint32_t idx, struct device **ret_device, uint64_t *ret_address)
 {
-	struct device *device;
 	uint64_t address;
-	int r = !req || idx >= req->model->signature.n_inputs ? -EINVAL : begin(req, &device);
+	int r = !req || idx >= req->model->signature.n_inputs ? -EINVAL : begin(req, ret_device);
 
 	if (!r)
 		r = locate(req->client, req->block, &address);
-	if (r)
-		return r;
-	req->twin_flags |= 1u << (INF_SUB_TWIN_SHIFT + idx);
-	if (ret_address)
+	if (!r)
 		*ret_address = address + infc_input_offset(req, idx);
-	return 0;
+	return r;
+}
+
+static void take_from_device(struct inf_request *req, uint32_t idx)
+{
+	req->twin_flags |= 1u << (INF_SUB_TWIN_SHIFT + idx);
+}
+
+int inf_input_device(struct inf_request *req, uint32_t idx, uint64_t *ret_address)
+{
+	struct device *device;
+	int r = ret_address ? place_input(req, idx, &device, ret_address) : -EINVAL;
+
+	if (!r)
+		take_from_device(req, idx);
+	return r;
 }
 
 /* Is that device memory of this device, and so much of it? */
@@ -384,13 +396,12 @@ int inf_input_copy(struct inf_request *req, uint32_t idx, uint64_t from, uint64_
 	CUcontext before;
 	CUresult result;
 	uint64_t to;
-	int r = inf_input_device(req, idx, &to);
+	int r = place_input(req, idx, &device, &to);
 
 	if (r)
 		return r;
 	if (bytes > inf_input_room(req, idx))
 		return -EMSGSIZE;
-	device = req->client->device;
 	result = enter(device, &before);
 	if (result)
 		return refuse(device, result);
@@ -398,7 +409,11 @@ int inf_input_copy(struct inf_request *req, uint32_t idx, uint64_t from, uint64_
 	if (!r && bytes)
 		result = device->driver.copy(to, from, bytes, stream);
 	leave(device, before);
-	return result ? refuse(device, result) : r;
+	if (result)
+		return refuse(device, result);
+	if (!r)
+		take_from_device(req, idx);
+	return r;
 }
 
 /* The block that lies in front of the results: as in shm/layout.h, INF_SUB_TWIN_OUT. */
@@ -421,8 +436,11 @@ int inf_output_to_device(struct inf_request *req)
 	r = infc_request_make_room(req);
 	if (!r)
 		r = locate(req->client, block_before(req, &address), &address);
-	if (r)
-		req->twin_flags &= ~INF_SUB_TWIN_OUT;
+	if (!r)
+		return 0;
+	/* Without the room for results there is room for the inputs again. */
+	req->twin_flags &= ~INF_SUB_TWIN_OUT;
+	infc_request_make_room(req);
 	return r;
 }
 

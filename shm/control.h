@@ -421,7 +421,7 @@ int inf_ctl_recv(int socket_fd, enum inf_ctl_peer peer, union inf_ctl_any *ret_m
 		 unsigned int *ret_n_fds, bool dont_wait);
 
 /*
- * Looks at a SLAB that lies ready in a socket and leaves it there. `fd` is the caller's. Returns as inf_ctl_recv();
+ * Looks at a SLAB that lies ready in a socket and leaves it there. *ret_fd is the caller's. Returns as inf_ctl_recv();
  * -EAGAIN = there is none (yet).
  */
 int inf_ctl_peek_slab(int socket_fd, struct inf_ctl_slab *ret_slab, int *ret_fd);

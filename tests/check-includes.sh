@@ -15,7 +15,7 @@ allowed() {
 	client/*) echo '^(inf|shm|client)/' ;;
 	broker/policy/*) echo '^broker/policy/' ;;
 	broker/backends/builtin/*) echo '^(inf|shm/device|broker/cuda|broker/backends/builtin)/' ;;
-	broker/cuda/*) echo '^(inf|broker/cuda)/' ;;
+	broker/cuda/*) echo '^(inf|shm|broker/cuda)/' ;;
 	broker/backends/torch/*) echo '^(inf|broker/backends/torch)/' ;;
 	broker/executor/backend.c) echo '^(inf|shm|broker/executor|broker/backends/builtin)/' ;;
 	broker/executor/device.c | broker/executor/moves.[ch]) echo '^(inf|shm|broker/executor|broker/cuda)/' ;;

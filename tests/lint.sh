@@ -26,7 +26,7 @@ rule() { # WHAT: fails if stdin has lines
 	bad=$((bad + 1))
 }
 
-rule 'forbidden calls' < <(grep -nwE '(strcpy|strcat|sprintf|vsprintf|strtok|atoi|atol|alloca|rand|gets) *\(' "${code[@]}")
+rule 'forbidden calls' < <(grep -nE '\b(strcpy|strcat|sprintf|vsprintf|strtok|atoi|atol|alloca|rand|gets) *\(' "${code[@]}")
 rule 'sleep in tests' < <(grep -nE '\bsleep\(' "${test_code[@]}")
 rule 'the library never prints' < <(grep -nE '\b(v?f?printf|puts|perror|fputs|syslog)\(' "${library[@]}")
 rule 'pointers or size_t in the layout' < <(grep -nwE 'size_t|void \*|char \*' shm/layout.h)

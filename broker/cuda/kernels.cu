@@ -11,31 +11,27 @@
 #define EACH(i, n) \
 	uint64_t i = blockIdx.x * (uint64_t)blockDim.x + threadIdx.x; i < (n); i += (uint64_t)gridDim.x * blockDim.x
 
-extern "C" __global__ void inf_copy(uint8_t *to, const uint8_t *from, uint64_t n)
+/* In vectors, all but the tail, where both ends are aligned: tensors are. */
+static __device__ void copy_bytes(uint8_t *to, const uint8_t *from, uint64_t n)
 {
-	/* Tensors are aligned to 256 bytes: all but the tail goes in vectors. */
-	uint64_t n_vectors = n / sizeof(uint4);
+	uint64_t n_vectors = ((uintptr_t)to | (uintptr_t)from) % sizeof(uint4) ? 0 : n / sizeof(uint4);
 
 	for (EACH(i, n_vectors))
 		((uint4 *)to)[i] = ((const uint4 *)from)[i];
-	for (EACH(i, n % sizeof(uint4)))
+	for (EACH(i, n - n_vectors * sizeof(uint4)))
 		to[n_vectors * sizeof(uint4) + i] = from[n_vectors * sizeof(uint4) + i];
+}
+
+extern "C" __global__ void inf_copy(uint8_t *to, const uint8_t *from, uint64_t n)
+{
+	copy_bytes(to, from, n);
 }
 
 /* All of a list; blocks in y take a move each, those in x share it. */
 extern "C" __global__ void inf_move(const struct inf_move *moves, uint64_t n)
 {
-	for (uint64_t k = blockIdx.y; k < n; k += gridDim.y) {
-		uint8_t *to = (uint8_t *)moves[k].to;
-		const uint8_t *from = (const uint8_t *)moves[k].from;
-		uint64_t bytes = moves[k].bytes;
-		uint64_t n_vectors = (moves[k].to | moves[k].from) % sizeof(uint4) ? 0 : bytes / sizeof(uint4);
-
-		for (EACH(i, n_vectors))
-			((uint4 *)to)[i] = ((const uint4 *)from)[i];
-		for (EACH(i, bytes - n_vectors * sizeof(uint4)))
-			to[n_vectors * sizeof(uint4) + i] = from[n_vectors * sizeof(uint4) + i];
-	}
+	for (uint64_t k = blockIdx.y; k < n; k += gridDim.y)
+		copy_bytes((uint8_t *)moves[k].to, (const uint8_t *)moves[k].from, moves[k].bytes);
 }
 
 extern "C" __global__ void inf_add_sub(float *sum, float *difference, const float *a, const float *b, uint64_t n)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* twins.c - the kernels of kernels.cu in C, each as one loop. */
 #include "broker/cuda/kernels.h"
-#include <inf/types.h>
+#include "shm/signature.h"
 #include <string.h>
 #include <time.h>
 
@@ -151,15 +151,9 @@ static void judge_run(void *const *params)
 		*P(uint32_t *, 5) = (uint32_t)N(6);
 }
 
-/* Of one element. */
-static const uint8_t bytes_of[INF_DTYPE_N] = {
-	[INF_BOOL] = 1, [INF_U8] = 1,  [INF_I8] = 1,   [INF_I16] = 2, [INF_I32] = 4,
-	[INF_I64] = 8,	[INF_F16] = 2, [INF_BF16] = 2, [INF_F32] = 4, [INF_F64] = 8,
-};
-
 static void judge_touch(void *const *params, inf_touch_fn touch, void *data)
 {
-	WRITES(0, N(1) * bytes_of[N(2)]);
+	WRITES(0, N(1) * inf_dtype_size((uint8_t)N(2)));
 	WRITES(5, sizeof(uint32_t));
 }
 

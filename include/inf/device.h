@@ -65,7 +65,8 @@ INF_EXPORT int inf_input_device(struct inf_request *req, uint32_t idx, uint64_t 
 
 /*
  * inf_input_copy - queues a copy of @bytes device memory of this process into input `idx`: for tensors that were made
- * elsewhere. The request takes the input from its device memory then, as after inf_input_device().
+ * elsewhere. The request takes the input from its device memory then, as after inf_input_device(); after a failure it takes
+ * it from where it did before.
  * @from: any device pointer of the same device, @bytes of it within one allocation
  * Errors: as inf_input_device(); -EMSGSIZE (more than inf_input_room()), -EFAULT (no device memory, or not that much),
  * -EXDEV (of another device).
@@ -75,7 +76,7 @@ INF_EXPORT int inf_input_copy(struct inf_request *req, uint32_t idx, uint64_t fr
 /*
  * inf_output_to_device - the results shall stay on the device; inf_output() is NULL then. Until the request is given back.
  * Call it right after inf_request_take(): it may move the request's memory, what was written is lost.
- * Errors: as inf_input_device().
+ * Errors: as inf_input_device(); the results go to the host then, as before.
  */
 INF_EXPORT int inf_output_to_device(struct inf_request *req);
 

@@ -1,39 +1,27 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* driver.c - finding a CUDA driver, and what its errors mean. */
-#define _GNU_SOURCE 1
 #include "shm/device/driver.h"
-#include <dlfcn.h>
+#include "shm/device/library.h"
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define TEXT(...) snprintf(text, INF_DRIVER_TEXT_BYTES, __VA_ARGS__)
 
-struct call {
-	const char *symbol;
-	size_t offset; /* of its member */
+static const struct inf_symbol symbols[] = {
+#define INF_DRIVER_SYMBOL(member, symbol, params) { #symbol, offsetof(struct inf_driver, member) },
+	INF_DRIVER_CALLS(INF_DRIVER_SYMBOL)
+#undef INF_DRIVER_SYMBOL
 };
 
-static const struct call calls[] = {
-#define INF_DRIVER_CALL(member, symbol, params) { #symbol, offsetof(struct inf_driver, member) },
-	INF_DRIVER_CALLS(INF_DRIVER_CALL)
-#undef INF_DRIVER_CALL
+static const struct inf_library cuda = {
+	.name = INF_DRIVER_LIBRARY,
+	.variable = "INF_CUDA_LIBRARY",
+	.what = "CUDA driver",
+	.need = "a driver for CUDA 12.0 or newer",
+	.symbols = symbols,
+	.n_symbols = sizeof(symbols) / sizeof(symbols[0]),
 };
-
-static int resolve(struct inf_driver *driver, void *handle, const char *library, char *text)
-{
-	for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
-		void *address = dlsym(handle, calls[i].symbol);
-
-		if (!address) {
-			TEXT("%s lacks %s: a driver for CUDA 12.0 or newer is needed", library, calls[i].symbol);
-			return -ENOSYS;
-		}
-		memcpy((char *)driver + calls[i].offset, &address, sizeof(address));
-	}
-	return 0;
-}
 
 static int start(struct inf_driver *driver, char *text)
 {
@@ -66,20 +54,8 @@ static int start(struct inf_driver *driver, char *text)
 
 int inf_driver_open(struct inf_driver *driver, const char *library, char *text)
 {
-	void *handle;
-	int r;
+	int r = inf_library_open(&cuda, library, driver, text, INF_DRIVER_TEXT_BYTES);
 
-	text[0] = 0;
-	if (!library)
-		library = secure_getenv("INF_CUDA_LIBRARY");
-	if (!library || !*library)
-		library = INF_DRIVER_LIBRARY;
-	handle = dlopen(library, RTLD_NOW | RTLD_LOCAL);
-	if (!handle) {
-		TEXT("no CUDA driver: %s", dlerror());
-		return -ENOENT;
-	}
-	r = resolve(driver, handle, library, text);
 	/* Not closed on errors: a driver that began to start may have threads. */
 	return r ? r : start(driver, text);
 }

@@ -37,10 +37,10 @@
  * ranges that are too long, destroyed handles, wrong contexts, memory that goes while queued work uses it, and work that
  * touches the same bytes without an order (race.c says how that is known).
  *
- * Stricter than the real one on purpose: the default stream (NULL) is none, unless asked for; device addresses of host memory are for kernels and
- * stream_write/stream_wait, not for copies; a copy of 0 bytes is a mistake. Simpler than the real one: the branches of a graph
- * run one after the other; with several devices there are no copies from one to another; nothing is compiled, so any module
- * has all kernels.
+ * Stricter than the real one on purpose: the default stream (NULL) is none, unless asked for; device addresses of host memory
+ * are for kernels and stream_write/stream_wait, not for copies; a copy of 0 bytes is a mistake. Simpler than the real one: the
+ * branches of a graph run one after the other; with several devices there are no copies from one to another; nothing is
+ * compiled, so any module has all kernels.
  */
 #ifndef TESTS_FAKECUDA_FAKECUDA_H
 #define TESTS_FAKECUDA_FAKECUDA_H

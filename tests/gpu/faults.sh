@@ -55,9 +55,9 @@ tensor_fails() {
 	rm -f "$RUN/violations" "$RUN/once"
 	if [ "$1" = executor ]; then
 		FAKECUDA_FAULTS=$2 FAKECUDA_FAULTS_ONCE=$RUN/once broker_start --builtin --device cuda >"$RUN/out" 2>&1
-		said=$(timeout 30 "$BUILD/tests/tensors" "$SOCKET" faulty 2>&1)
+		said=$(timeout 30 "$BUILD/tests/tensor_ends" "$SOCKET" faulty 2>&1)
 	else
-		said=$(FAKECUDA_FAULTS=$2 timeout 30 "$BUILD/tests/tensors" "$SOCKET" faulty 2>&1)
+		said=$(FAKECUDA_FAULTS=$2 timeout 30 "$BUILD/tests/tensor_ends" "$SOCKET" faulty 2>&1)
 	fi
 	case $? in
 	0) ok "$1: $2: $(sed -n 's/^# //p' <<<"$said" | sort | uniq -c | tr -s ' \n' ' ')" ;;

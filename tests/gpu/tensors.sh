@@ -9,14 +9,21 @@ cd "$(dirname "$0")/../.." || exit 1
 # Fewer in each run than `make stress` asks for; an executor_dies kills six.
 n_clients=${CLIENT_KILLS:-60} n_executors=$((${EXECUTOR_KILLS:-12} / 6)) n_fronts=${FRONT_KILLS:-1}
 
-start() { FAKECUDA_LEDGER_LIVE=$RUN/ledger broker_start --builtin "$@" || { not_ok "start"; finish; }; }
+start() { FAKECUDA_LEDGER_LIVE=$RUN/ledger broker_start --builtin --commit-ms-max 500 "$@" || { not_ok "start"; finish; }; }
 tensors() { timeout 60 "$BUILD/tests/tensors" "$SOCKET" "$@"; }
-cases="mixed many_rows in_flight judged scrubbed varying dlpack late_commit never_committed cancelled refused errors forked entries"
+ends() { timeout 60 "$BUILD/tests/tensor_ends" "$SOCKET" "$@"; }
+cases="mixed many_rows in_flight judged scrubbed varying dlpack late_commit entries"
+endings="never_committed cancelled refused errors forked"
+all_cases() { # NAME-PREFIX
+	local case
+	for case in $cases; do check "$1$case" tensors "$case"; done
+	for case in $endings; do check "$1$case" ends "$case"; done
+}
 
 need_driver "tensors on a device"
 start --device cuda
 need_device "tensors"
-for case in $cases; do check "$case" tensors "$case"; done
+all_cases ""
 no_violation "cases"
 [ -z "$is_software" ] || FAKECUDA_DEFAULT_STREAM=1 check "in the default stream" tensors mixed
 
@@ -61,7 +68,7 @@ if [ -n "$is_software" ]; then
 fi
 
 for _ in $(seq $n_executors); do
-	EXECUTOR="pkill -KILL -P $BROKER -f infbroker-executor" check "executors die" tensors executor_dies
+	EXECUTOR="pkill -KILL -P $BROKER -f infbroker-executor" check "executors die" ends executor_dies
 done
 check "the broker ends cleanly" broker_stop
 no_violation "executors die"
@@ -69,7 +76,7 @@ no_violation "executors die"
 for _ in $(seq $n_fronts); do
 	start --device cuda
 	executor=$(executor_pid)
-	BROKER=$BROKER check "the broker dies" tensors broker_dies
+	KILL_BROKER="kill -KILL $BROKER" check "the broker dies" ends broker_dies
 	wait "$BROKER" 2>/dev/null
 	BROKER=
 	for _ in $(seq 100); do
@@ -89,7 +96,14 @@ check "a device that shares no memory" bash -c "'$BUILD/tests/tensors' '$SOCKET'
 check "host tensors all the same" "$BUILD/tests/requests" "$SOCKET" identity
 check "the broker ends cleanly" broker_stop
 start --device cuda --user-device-memory-max 1
-check "a quota of device memory" bash -c "'$BUILD/tests/tensors' '$SOCKET' errors | grep -q 'NOT OK - errors'"
+check "a quota of device memory" ends quota
+check "the broker ends cleanly" broker_stop
+start --device cuda --user-memory-max 24000000
+check "no room for results" ends no_room
+check "the broker ends cleanly" broker_stop
+FAKECUDA_FAULTS=cuMemImportFromShareableHandle:1:801 start --device cuda
+EXECUTOR="pkill -KILL -P $BROKER -f infbroker-executor" check "an executor that cannot map what there is" ends lost_memory
+check "and says so" grep -q 'loses device memory: Operation not supported' "$RUN/broker.log"
 check "the broker ends cleanly" broker_stop
 start --device cuda
 check "no driver in the client" bash -c "INF_CUDA_LIBRARY=libnowhere.so '$BUILD/tests/tensors' '$SOCKET' mixed | grep -q 'No such file or directory: no CUDA driver'"
@@ -99,7 +113,7 @@ check "the broker ends cleanly" broker_stop
 
 # Slow and irregular: what waits for what shows.
 FAKECUDA_JITTER_US=300 start --device cuda
-for case in $cases; do FAKECUDA_JITTER_US=300 check "jitter: $case" tensors "$case"; done
+FAKECUDA_JITTER_US=300 all_cases "jitter: "
 check "the broker ends cleanly" broker_stop
 no_violation "jitter"
 check "no sanitizer has spoken in broker or executors" bash -c "! grep -A 12 -m 1 -E 'Sanitizer|runtime error' '$RUN/broker.log'"

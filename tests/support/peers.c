@@ -89,6 +89,8 @@ void peers_setup(void)
 					.memory_max = 1u << 30,
 					.user_memory_max = 256u << 20,
 					.region_max = 128u << 20,
+					.device_memory_max = 1u << 30,
+					.user_device_memory_max = 64u << 20,
 					.depth_default = 16,
 					.depth_max = 64,
 					.jobs_max = 64,
@@ -112,6 +114,7 @@ void peers_teardown(void)
 {
 	session_free_all(&peers.broker);
 	ck_assert_uint_eq(quota_bytes_used(), 0);
+	ck_assert_uint_eq(quota_device_used(), 0);
 	ck_assert_uint_eq(peers.broker.n_sessions, 0);
 	ck_assert_uint_eq(peers.broker.n_handshakes, 0);
 	ck_assert_uint_eq(peers.broker.n_retired, 0);

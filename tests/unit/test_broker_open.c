@@ -320,12 +320,155 @@ START_TEST(model_that_goes)
 }
 END_TEST
 
+/* --- device memory --- */
+
+static void say_device(void)
+{
+	struct inf_ctl_device msg;
+
+	inf_ctl_init(&msg, INF_CTL_DEVICE, 11);
+	client_say(&msg);
+}
+
+static void say_twin(uint32_t region)
+{
+	struct inf_ctl_twin msg;
+
+	inf_ctl_init(&msg, INF_CTL_TWIN, 12);
+	msg.region = region;
+	client_say(&msg);
+}
+
+/* A session with its timeline and the twin of region 0. */
+static struct session *with_twin(void)
+{
+	struct session *session = client_connect_ready();
+
+	memcpy(peers.broker.executor.uuid, "GPU-x", 6);
+	say_device();
+	ck_assert_int_eq(client_hear(), 0); /* until the executor has it */
+	ck_assert_uint_eq(executor_attach_all(0), 1);
+	ck_assert_int_eq(client_hear(), INF_CTL_TIMELINE);
+	ck_assert_uint_eq(peers.answer.head.cookie, 11);
+	ck_assert_str_eq(peers.answer.timeline.uuid, "GPU-x");
+	ck_assert_uint_eq(quota_device_used(), 0);
+	say_twin(0);
+	ck_assert(!session->check_regions[0].has_twin);
+	ck_assert_uint_eq(executor_attach_all(0), 1);
+	ck_assert_int_eq(client_hear(), INF_CTL_REGION);
+	ck_assert_uint_eq(peers.answer.head.cookie, 12);
+	ck_assert_uint_eq(peers.answer.region.kind, INF_REGION_TWIN);
+	ck_assert_uint_eq(peers.answer.region.region, INF_TWIN_BIT);
+	ck_assert(session->check_regions[0].has_twin);
+	ck_assert_uint_eq(quota_device_used(), 2 << 20);
+	return session;
+}
+
+START_TEST(device_memory)
+{
+	struct session *session = with_twin();
+	uint64_t before = quota_bytes_used();
+
+	/* Asked again, by a client that could not use it: the same. */
+	say_device();
+	ck_assert_int_eq(client_hear(), INF_CTL_TIMELINE);
+	say_twin(0);
+	ck_assert_int_eq(client_hear(), INF_CTL_REGION);
+	ck_assert_uint_eq(executor_attach_all(0), 0);
+	ck_assert_uint_eq(quota_bytes_used(), before);
+	ck_assert_uint_eq(quota_device_used(), 2 << 20);
+	ck_assert_ptr_null(session->opening);
+}
+END_TEST
+
+START_TEST(no_device)
+{
+	client_connect_ready();
+	say_device();
+	client_assert_refused(-ENODEV, INF_NOT_ALLOWED, "on the CPU");
+	memcpy(peers.broker.executor.uuid, "GPU-x", 6);
+	peers.broker.executor.state = EXECUTOR_STARTING;
+	say_device();
+	client_assert_refused(-EAGAIN, INF_LOADING, "being started");
+	peers.broker.executor.state = EXECUTOR_READY;
+	say_device();
+	ck_assert_uint_eq(executor_attach_all(-ENOMEM), 1);
+	client_assert_refused(-ENOMEM, INF_BUSY, "no device memory");
+	say_device();
+	executor_dies();
+	client_assert_refused(-EAGAIN, INF_LOADING, "executor died");
+}
+END_TEST
+
+START_TEST(twin_of_outputs)
+{
+	struct session *session = with_twin();
+
+	client_open_small();
+	say_twin(1); /* an output region */
+	client_assert_ended("TWIN of a region");
+	ck_assert_uint_eq(session->state, SESSION_ZOMBIE);
+}
+END_TEST
+
+START_TEST(device_memory_over_the_quota)
+{
+	client_connect_ready();
+	memcpy(peers.broker.executor.uuid, "GPU-x", 6);
+	say_device();
+	executor_attach_all(0);
+	ck_assert_int_eq(client_hear(), INF_CTL_TIMELINE);
+	peers.config.user_device_memory_max = 1 << 20;
+	say_twin(0);
+	client_assert_refused(-EDQUOT, INF_QUOTA, "--user-device-memory-max");
+	peers.config.user_device_memory_max = 8 << 20;
+	say_twin(0);
+	ck_assert_uint_eq(executor_attach_all(-ENOMEM), 1);
+	client_assert_refused(-ENOMEM, INF_BUSY, "no device memory");
+	ck_assert_uint_eq(quota_device_used(), 0);
+}
+END_TEST
+
+START_TEST(twin_before_device)
+{
+	client_connect_ready();
+	memcpy(peers.broker.executor.uuid, "GPU-x", 6);
+	say_twin(0);
+	client_assert_ended("before DEVICE");
+}
+END_TEST
+
+/* The next executor maps it, or cannot: then the session goes on without. */
+START_TEST(device_memory_and_executors)
+{
+	struct session *session = with_twin();
+	uint64_t before = quota_bytes_used();
+
+	executor_dies();
+	session_reattach_all(&peers.broker);
+	ck_assert_uint_eq(executor_attach_all(0), 3); /* region 0 too */
+	ck_assert_int_eq(client_hear(), 0);
+	ck_assert(session->check_regions[0].has_twin);
+	executor_dies();
+	session_reattach_all(&peers.broker);
+	ck_assert_uint_eq(executor_attach_all(-EPROTO), 3);
+	ck_assert_int_eq(client_hear(), INF_CTL_RETIRE);
+	ck_assert_uint_eq(peers.answer.retire.region, INF_TWIN_BIT);
+	ck_assert(!session->check_regions[0].has_twin);
+	ck_assert_uint_eq(session->state, SESSION_READY);
+	ck_assert_uint_eq(quota_device_used(), 0);
+	ck_assert_uint_eq(quota_bytes_used(), before);
+	ck_assert_int_eq(client_hear(), 0);
+}
+END_TEST
+
 Suite *suite_open(void);
 Suite *suite_open(void)
 {
 	Suite *suite = suite_create("broker_open");
 	TCase *models = tcase_create("models");
 	TCase *generations = tcase_create("generations");
+	TCase *device = tcase_create("device");
 
 	tcase_add_checked_fixture(models, peers_setup, peers_teardown);
 	tcase_add_test(models, small_model_needs_no_arena);
@@ -345,5 +488,13 @@ Suite *suite_open(void)
 	tcase_add_test(generations, answers_that_are_not_due);
 	tcase_add_test(generations, model_that_goes);
 	suite_add_tcase(suite, generations);
+	tcase_add_checked_fixture(device, peers_setup, peers_teardown);
+	tcase_add_test(device, device_memory);
+	tcase_add_test(device, no_device);
+	tcase_add_test(device, twin_of_outputs);
+	tcase_add_test(device, device_memory_over_the_quota);
+	tcase_add_test(device, twin_before_device);
+	tcase_add_test(device, device_memory_and_executors);
+	suite_add_tcase(suite, device);
 	return suite;
 }

@@ -34,6 +34,8 @@ static int fill_on_device(struct request *request, const struct source *source, 
 
 	if (!r)
 		r = inf_input_copy(request->req, idx, (uint64_t)(uintptr_t)source->data, source->bytes, NULL);
+	if (r == -ENOBUFS) /* it waits until others have ended */
+		return r;
 	if (r) {
 		core_raise("device_input", "(is)", -r, inf_error(client));
 		return -EIO;
