@@ -13,6 +13,7 @@
  */
 #define _GNU_SOURCE 1
 #include "broker/calibrate.h"
+#include "broker/clock.h"
 #include "shm/atomics.h"
 
 #include <linux/futex.h>
@@ -21,7 +22,6 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #define ROUNDS	    200u
@@ -93,14 +93,6 @@ static void stand_apart(const cpu_set_t *allowed, pthread_t other)
 		return;
 	stand_on(pthread_self(), first);
 	stand_on(other, second);
-}
-
-static uint64_t clock_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
 }
 
 static int compare(const void *a, const void *b)

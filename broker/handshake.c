@@ -10,6 +10,7 @@
  * HANDSHAKE_NS each. One timer for all of them exists only while there are some.
  */
 #define _GNU_SOURCE 1
+#include "broker/clock.h"
 #include "broker/config.h"
 #include "broker/log.h"
 #include "broker/pipeline.h"
@@ -28,35 +29,21 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <sys/timerfd.h>
-#include <time.h>
 #include <unistd.h>
 
 #define HANDSHAKE_NS \
 	10000000000ull	 /* generous: a client that is being debugged, a machine that swaps */
+#define LOOK_NS	     1000000000u
 #define START_STRIDE 37u /* spreads the first slots of sessions over cache sets */
 
 /* --- slow handshakes --- */
 
-static void timer_stop(struct broker *broker)
-{
-	if (!broker->handshake_timer.id)
-		return;
-	loop_del(broker->loop, &broker->handshake_timer);
-	close(broker->handshake_timer.fd);
-	broker->handshake_timer.fd = -1;
-}
-
 static void on_timer(struct loop_source *source, void *context)
 {
 	struct broker *broker = context;
-	uint64_t n_expired;
-	struct timespec now;
-	uint64_t now_ns;
+	uint64_t now_ns = clock_ns();
 
-	(void)!read(source->fd, &n_expired, sizeof(n_expired));
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	now_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+	loop_timer_set(source, LOOK_NS);
 	for (uint32_t i = 0; i < broker->config->sessions_max; i++) {
 		struct session *session = broker->sessions[i];
 
@@ -69,20 +56,11 @@ static void on_timer(struct loop_source *source, void *context)
 /* Without a timer (out of fds) slow handshakes are bounded by their number alone. */
 static void timer_start(struct broker *broker)
 {
-	static const struct itimerspec every_second = { { 1, 0 }, { 1, 0 } };
 	struct loop_source *timer = &broker->handshake_timer;
 
-	if (timer->id)
-		return;
-	timer->fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
 	timer->on_event = on_timer;
-	if (timer->fd < 0)
-		return;
-	if (timerfd_settime(timer->fd, 0, &every_second, NULL) < 0 ||
-	    loop_add(broker->loop, timer) < 0) {
-		close(timer->fd);
-		timer->fd = -1;
-	}
+	if (!timer->id && !loop_timer_open(broker->loop, timer))
+		loop_timer_set(timer, LOOK_NS);
 }
 
 int handshake_begin(struct broker *broker, struct session *session)
@@ -104,7 +82,7 @@ void handshake_end(struct broker *broker, struct session *session)
 	session->handshaking = false;
 	user_discharge_handshake(session->user);
 	if (--broker->n_handshakes == 0)
-		timer_stop(broker);
+		loop_timer_close(broker->loop, &broker->handshake_timer);
 }
 
 /* --- HELLO --- */

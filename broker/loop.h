@@ -44,4 +44,11 @@ uint64_t loop_news(const struct loop *loop);
 /* Sleeps until something is there, runs the callbacks. Returns how many (0 after a signal), or -errno. */
 int loop_wait(struct loop *loop);
 
+/*
+ * A timer: source->on_event is called once, that long after the last loop_timer_set(). 0 or -errno. Nothing happens to one that is open already, or closed.
+ */
+int loop_timer_open(struct loop *loop, struct loop_source *timer);
+void loop_timer_set(struct loop_source *timer, uint64_t ns); /* 0 = never mind */
+void loop_timer_close(struct loop *loop, struct loop_source *timer);
+
 #endif /* BROKER_LOOP_H */

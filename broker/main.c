@@ -8,6 +8,7 @@
 #define ONE_CPU_WAKES 4u /* two parties' turns, each way */
 #define _GNU_SOURCE 1
 #include "broker/calibrate.h"
+#include "broker/clock.h"
 #include "broker/config.h"
 #include "broker/cpus.h"
 #include "broker/job.h"
@@ -30,7 +31,6 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
-#include <time.h>
 #include <unistd.h>
 
 /* Descriptors: of the broker itself, and of one session with one model (control, pid, bell, two
@@ -44,14 +44,6 @@
 #define SOURCES_OWN	    (16u + INF_INSTANCES)
 
 #define NOTIFY_BYTES 256
-
-static uint64_t clock_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
-}
 
 static void drain(struct broker *broker)
 {

@@ -13,6 +13,7 @@
  * wait has no timeout. This file is the one that knows all stages; they do not know each other.
  */
 #include "broker/pipeline.h"
+#include "broker/clock.h"
 #include "broker/collect.h"
 #include "broker/completion.h"
 #include "broker/config.h"
@@ -36,7 +37,6 @@
 #include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
-#include <time.h>
 
 #define BURST_PASSES 4u
 #define LANE_BURST 64u	      /* submissions of one lane per turn: nobody monopolises a turn */
@@ -44,14 +44,6 @@
 #define STATS_EVERY_NS 100000000u
 #define LEARN_PER_RELAX 256u
 #define LOOKS_PER_TURN 8u
-
-static uint64_t now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
 
 /* --- in: submission slots -> queues ---------------------------------------------------------------- */
 
@@ -369,7 +361,7 @@ static void yield(struct broker *broker)
 	uint64_t before_ns = broker->now_ns;
 
 	sched_yield();
-	broker->now_ns = now();
+	broker->now_ns = clock_ns();
 	if (broker->now_ns - before_ns > INF_YIELD_LOST_NS)
 		broker->no_spin_until_ns = broker->now_ns + INF_NO_SPIN_NS;
 }
@@ -413,12 +405,12 @@ int pipeline_run(struct broker *broker)
 	uint32_t turns = 0;
 	int r = 0;
 
-	broker->now_ns = now();
+	broker->now_ns = clock_ns();
 	while (!broker->stop && r >= 0) {
 		if (loop_pending(broker->loop))
 			r = loop_poll(broker->loop);
 		if (!is_fresh)
-			broker->now_ns = now();
+			broker->now_ns = clock_ns();
 		is_fresh = false;
 		/* Who does not spin parks at once: parking looks again. */
 		if (turn(broker) && budget_ns)
@@ -503,7 +495,7 @@ void pipeline_session_end(struct broker *broker, struct session *session)
 
 void pipeline_executor_died(struct broker *broker)
 {
-	broker->now_ns = now();
+	broker->now_ns = clock_ns();
 	for (uint32_t i = 0; i < broker->executor.n_instances; i++) {
 		struct instance *instance = &broker->executor.instances[i];
 

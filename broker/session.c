@@ -17,6 +17,7 @@
  */
 #define _GNU_SOURCE 1
 #include "broker/session.h"
+#include "broker/clock.h"
 #include "broker/config.h"
 #include "broker/listener.h"
 #include "broker/log.h"
@@ -38,7 +39,6 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #define MESSAGES_PER_EVENT 16u
@@ -218,15 +218,6 @@ static int peer_pidfd(int control_fd, pid_t pid)
 	if (fd >= 0)
 		return fd;
 	return errno == ENOSYS ? -1 : -errno;
-}
-
-/* In a callback broker.now_ns may be as old as the front's sleep. */
-static uint64_t clock_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
 static struct session *session_make(int control_fd, const struct ucred *peer)

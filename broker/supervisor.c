@@ -15,6 +15,7 @@
  */
 #define _GNU_SOURCE 1
 #include "broker/supervisor.h"
+#include "broker/clock.h"
 #include "broker/config.h"
 #include "broker/log.h"
 #include "broker/pipeline.h"
@@ -34,9 +35,7 @@
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/timerfd.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #define MESSAGES_PER_EVENT 64u
@@ -46,15 +45,6 @@
 /* Then models run on the CPU: a device that is broken would be lost with the next request again, for ever. */
 #define DEVICE_LOSSES_MAX  3u
 #define STEADY_NS	   10000000000ull /* READY for so long: its death is not one in a row */
-
-/* In a callback broker.now_ns may be as old as the front's sleep. */
-static uint64_t clock_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
 
 /* --- memory of the instances --- */
 
@@ -482,40 +472,24 @@ int supervisor_start(struct broker *broker)
 
 /* --- back-off --- */
 
-static void timer_stop(struct broker *broker)
-{
-	struct loop_source *timer = &broker->executor.timer_source;
-
-	if (!timer->id)
-		return;
-	loop_del(broker->loop, timer);
-	close_fd(&timer->fd);
-}
-
 static void on_timer(struct loop_source *source, void *context)
 {
-	(void)source;
-	timer_stop(context);
-	supervisor_start(context);
+	struct broker *broker = context;
+
+	loop_timer_close(broker->loop, source);
+	supervisor_start(broker);
 }
 
 static void start_later(struct broker *broker, uint64_t delay_ns)
 {
-	struct itimerspec when = {
-		.it_value = { .tv_sec = (time_t)(delay_ns / 1000000000u),
-			      .tv_nsec = (long)(delay_ns % 1000000000u) },
-	};
 	struct loop_source *timer = &broker->executor.timer_source;
 
 	broker->executor.state = EXECUTOR_WAITING;
-	*timer = (struct loop_source){ .fd = timerfd_create(CLOCK_MONOTONIC,
-							    TFD_NONBLOCK | TFD_CLOEXEC) };
 	timer->on_event = on_timer;
-	if (timer->fd >= 0 && timerfd_settime(timer->fd, 0, &when, NULL) == 0 &&
-	    loop_add(broker->loop, timer) == 0)
-		return;
-	close_fd(&timer->fd);
-	give_up(broker, "no timer for its next start can be made");
+	if (loop_timer_open(broker->loop, timer) == 0)
+		loop_timer_set(timer, delay_ns);
+	else
+		give_up(broker, "no timer for its next start can be made");
 }
 
 /* --- death --- */
@@ -609,7 +583,7 @@ void supervisor_stop(struct broker *broker)
 	struct executor *executor = &broker->executor;
 	struct pollfd gone = { .fd = executor->pid_fd, .events = POLLIN };
 
-	timer_stop(broker);
+	loop_timer_close(broker->loop, &executor->timer_source);
 	if (executor->pid > 0) {
 		loop_del(broker->loop, &executor->control_source);
 		/* Hang-up: it ends by itself. Closing is not enough: a poll of the ring that is not cancelled

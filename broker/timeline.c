@@ -9,8 +9,6 @@
 #include "broker/config.h"
 #include "shm/atomics.h"
 #include <errno.h>
-#include <sys/timerfd.h>
-#include <unistd.h>
 
 #define POLLS_PER_TURN 64u /* nobody monopolises a turn */
 #define PAUSE_NS_MIN   50000u
@@ -73,45 +71,25 @@ enum timeline_turn timeline_next(struct broker *broker, uint32_t *n_seen, struct
 
 static void on_timer(struct loop_source *source, void *context)
 {
-	uint64_t n_expired;
-
-	(void)context;
-	(void)!read(source->fd, &n_expired, sizeof(n_expired));
+	(void)source, (void)context; /* the front is awake: it will look */
 }
 
 int timeline_prepare(struct broker *broker)
 {
-	struct loop_source *timer = &broker->timeline_timer;
-	int r;
-
-	if (timer->id)
-		return 0;
-	timer->fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-	timer->on_event = on_timer;
-	if (timer->fd < 0)
-		return -errno;
-	r = loop_add(broker->loop, timer);
-	if (r < 0)
-		close(timer->fd);
-	return r;
+	broker->timeline_timer.on_event = on_timer;
+	return loop_timer_open(broker->loop, &broker->timeline_timer);
 }
 
 void timeline_deinit(struct broker *broker)
 {
-	if (!broker->timeline_timer.id)
-		return;
-	loop_del(broker->loop, &broker->timeline_timer);
-	close(broker->timeline_timer.fd);
+	loop_timer_close(broker->loop, &broker->timeline_timer);
 }
 
 void timeline_arm(struct broker *broker)
 {
-	struct itimerspec once = { 0 };
-
 	if (queue_is_empty(&broker->uncommitted))
 		return;
-	once.it_value.tv_nsec = (long)broker->timeline_pause_ns;
-	timerfd_settime(broker->timeline_timer.fd, 0, &once, NULL);
+	loop_timer_set(&broker->timeline_timer, broker->timeline_pause_ns);
 	broker->timeline_pause_ns += broker->timeline_pause_ns / 8;
 	if (broker->timeline_pause_ns > PAUSE_NS_MAX)
 		broker->timeline_pause_ns = PAUSE_NS_MAX;
