@@ -15,6 +15,7 @@
  * here when the front is awake anyway, not by a timer.
  */
 #define _GNU_SOURCE 1
+#include "broker/clock.h"
 #include "broker/config.h"
 #include "broker/log.h"
 #include "broker/output.h"
@@ -73,6 +74,19 @@ static struct region *wanted_region(struct session *session)
 	return NULL;
 }
 
+static void count_sent(struct broker *broker)
+{
+	if (!broker->n_attach_sent++)
+		broker->attach_ns = clock_ns();
+	broker->n_attach_wanted--;
+}
+
+static void count_answer(struct broker *broker)
+{
+	broker->n_attach_sent--;
+	broker->attach_ns = clock_ns();
+}
+
 /* Sends what waits for this session, while there is room. False where the executor does not take
  * it. */
 static bool pump_session(struct broker *broker, struct session *session)
@@ -84,15 +98,13 @@ static bool pump_session(struct broker *broker, struct session *session)
 			return false;
 		region->attach = ATTACH_SENT;
 		session->attached = true;
-		broker->n_attach_wanted--;
-		broker->n_attach_sent++;
+		count_sent(broker);
 	}
 	if (broker->n_attach_sent < ATTACH_WINDOW && session->detach == ATTACH_WANTED) {
 		if (send_detach(broker, session) < 0)
 			return false;
 		session->detach = ATTACH_SENT;
-		broker->n_attach_wanted--;
-		broker->n_attach_sent++;
+		count_sent(broker);
 	}
 	return true;
 }
@@ -140,7 +152,7 @@ int session_attached(struct broker *broker, uint32_t session_id, uint32_t region
 
 	if (!region || region->attach != ATTACH_SENT || error > 0)
 		return -EPROTO;
-	broker->n_attach_sent--;
+	count_answer(broker);
 	session->n_unattached--;
 	region->attach = error ? ATTACH_NONE : ATTACH_DONE;
 	if (session->state != SESSION_READY)
@@ -169,7 +181,7 @@ int session_detached(struct broker *broker, uint32_t session_id)
 		return -EPROTO;
 	session->detach = ATTACH_NONE;
 	session->attached = false;
-	broker->n_attach_sent--;
+	count_answer(broker);
 	session_settle(broker, session);
 	attach_pump(broker);
 	return 0;

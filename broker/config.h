@@ -20,6 +20,9 @@
 	X(device_memory_max, 17179869184, "bytes", "of device memory for tensors, all users")                 \
 	X(user_device_memory_max, 4294967296, "bytes", "of device memory for tensors of one user")            \
 	X(commit_ms_max, 10000, "ms", "that a request waits for its inputs on a device")                      \
+	X(batch_ms_max, 10000, "ms", "that a batch runs, or 50 x what it should; then it hangs")              \
+	X(load_s_max, 3600, "s", "that loading a model takes; then it hangs")                                 \
+	X(start_s_max, 300, "s", "that an executor takes to start; then it hangs")                            \
 	X(depth_default, 64, "rows", "memory per opened model where the client does not say")                 \
 	X(depth_max, 4096, "rows", "memory per opened model")                                                 \
 	X(jobs_max, 16384, "requests", "in flight, all users")                                                \

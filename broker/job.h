@@ -255,6 +255,7 @@ struct instance {
 	struct loop_source bell_source;
 	uint64_t tail; /* next batch position to publish */
 	uint64_t head; /* next to be done; tail - head <= 2 */
+	uint64_t ended_ns; /* when we saw the one before that end */
 	struct batch batches[INF_BATCHES];
 };
 
@@ -274,6 +275,7 @@ struct executor {
 	uint64_t started_ns;
 	uint32_t n_deaths_in_row; /* since one was READY for a while */
 	int32_t loading;	  /* model id it said LOADING for, -1 = none */
+	uint64_t loading_ns;	  /* since when */
 	uint32_t n_instances;
 	uint32_t n_threads;
 	char device[32];
@@ -335,12 +337,15 @@ struct broker {
 	struct queue_client uncommitted_client;
 	uint64_t timeline_pause_ns;
 	struct loop_source timeline_timer; /* runs only while there are some */
+	struct loop_source watchdog_timer; /* runs only while batches do, or a model is loaded */
+	bool watchdog_armed;
 
 	/* cold: session.c, attach.c */
 	struct session *reap;		  /* to be freed by session_reap() */
 	uint32_t n_handshakes;		  /* sessions that have not finished connecting */
 	struct loop_source handshake_timer; /* only while there are some */
 	uint32_t n_attach_wanted, n_attach_sent; /* ATTACH and DETACH messages, see attach.c */
+	uint64_t attach_ns; /* since when the executor has not answered any of those that were sent */
 	uint32_t attach_cursor;
 	uint32_t n_retired;	 /* output pools of earlier generations with held blocks */
 	uint64_t retired_seen_ns; /* when they were last looked at */

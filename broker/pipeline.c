@@ -33,6 +33,7 @@
 #include "broker/timeline.h"
 #include "broker/twins.h"
 #include "broker/wake.h"
+#include "broker/watchdog.h"
 #include "shm/probes.h"
 #include <errno.h>
 #include <sched.h>
@@ -251,6 +252,7 @@ static uint32_t collect_instance(struct broker *broker, struct instance *instanc
 			break;
 		}
 		instance->head++;
+		instance->ended_ns = broker->now_ns;
 		broker->n_running--;
 		broker->suspect_running = false;
 		batch->model->rows_running -= batch->n_rows;
@@ -333,6 +335,7 @@ static int park(struct broker *broker)
 	refresh(broker);
 	stats_jobs_hot(broker);
 	timeline_arm(broker);
+	watchdog_arm(broker);
 	broker->stats->n_parks++;
 
 	int r = loop_wait(broker->loop);
@@ -393,6 +396,7 @@ static int rest(struct broker *broker, uint64_t idle_ns, uint64_t budget_ns, boo
 static void housekeep(struct broker *broker)
 {
 	lanes_retire(broker);
+	watchdog_arm(broker);
 	stats_jobs_hot(broker);
 	refresh(broker);
 }
@@ -521,6 +525,7 @@ void pipeline_model_gone(struct broker *broker, struct model *model, enum inf_st
 int pipeline_init(struct broker *broker)
 {
 	uint64_t n_lanes = broker->config->sessions_max * INF_LANES;
+	int r;
 
 	broker->sessions = calloc(broker->config->sessions_max, sizeof(*broker->sessions));
 	broker->active = calloc(n_lanes, sizeof(*broker->active));
@@ -539,12 +544,16 @@ int pipeline_init(struct broker *broker)
 	}
 	for (uint32_t i = 0; i < EXT_BLOCKS_MAX; i++)
 		broker->free_ext[broker->n_free_ext++] = (uint16_t)i;
-	return 0;
+	r = watchdog_prepare(broker);
+	if (r < 0)
+		pipeline_deinit(broker);
+	return r;
 }
 
 void pipeline_deinit(struct broker *broker)
 {
 	timeline_deinit(broker);
+	watchdog_deinit(broker);
 	free(broker->sessions);
 	free(broker->active);
 	free(broker->dirty);

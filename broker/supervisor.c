@@ -223,6 +223,7 @@ static int handle_scanned(struct broker *broker, const union inf_ctl_any *msg)
 
 static int handle_loading(struct broker *broker, const union inf_ctl_any *msg)
 {
+	broker->executor.loading_ns = clock_ns();
 	return registry_loading(broker, &msg->loading);
 }
 

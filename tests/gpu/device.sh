@@ -66,6 +66,29 @@ check "a device that is always lost: right answers in the end" "$BUILD/tests/che
 check "on the CPU" bash -c "'$BUILD/shmctl' status | grep -q 'device cpu' && grep -q 'was lost 3 times in a row' '$RUN/broker.log'"
 check "the broker ends cleanly" broker_stop
 
+# A device that hangs, once: while a batch is on it, while a model is loaded, before anything is.
+hangs() { # CALL:N:CODE OPTIONS...
+	: >"$RUN/broker.log"
+	rm -f "$RUN/once"
+	FAKECUDA_FAULTS=$1 FAKECUDA_FAULTS_ONCE=$RUN/once broker_start --builtin --device cuda "${@:2}" || { not_ok "start"; finish; }
+}
+hangs cuLaunchKernel:2000:hang --batch-ms-max 500
+check "a device that hangs in a batch: every answer is right" "$BUILD/tests/checked_load" "$SOCKET" 2 16 3 identity
+check "a line names the model" grep -q 'model identity has not ended a batch of .* in 500 ms' "$RUN/broker.log"
+check "models are on the device again" is_on_device
+check "the broker ends cleanly" broker_stop
+hangs cuLaunchKernel:1:hang --load-s-max 1 --batch-ms-max 400
+check "a device that hangs in a load: a line says so" grep -q 'has not ended loading a model .* in 1000 ms' "$RUN/broker.log"
+check "that model has failed" bash -c "'$BUILD/shmctl' models -j | grep -q '\"failed\"'"
+head -c 64 /dev/zero >"$RUN/row"
+check "the others are served" "$BUILD/shmctl" infer add_sub "$RUN/row" "$RUN/row"
+check "the broker ends cleanly" broker_stop
+hangs cuInit:1:block --start-s-max 1 --batch-ms-max 400
+check "a driver that hangs: a line says so" grep -q 'has not ended its start .* in 1000 ms' "$RUN/broker.log"
+check "models are on the device in the end" is_on_device
+check "the broker ends cleanly" broker_stop
+no_violation "hangs"
+
 # Slow and irregular: what waits for what shows.
 FAKECUDA_JITTER_US=300 broker_start --builtin --device cuda || { not_ok "start"; finish; }
 hammer "jitter"
