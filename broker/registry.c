@@ -13,8 +13,8 @@
  *
  * While an executor loads a file it may die of it: that file (inode, mtime, size) is FAILED until
  * it changes, or every executor would die of it again. Where something else may have killed it (a
- * batch that was running, a kill from outside for a file that was READY before) it gets
- * LOAD_DEATHS_MAX chances.
+ * batch that was running, a device that was lost, a kill from outside for a file that was READY
+ * before) it gets more chances.
  *
  * A model's id is its index in broker.models. What an executor says is judged here: -EPROTO has it
  * killed.
@@ -36,7 +36,7 @@
 #include <string.h>
 
 #define FOUND_MAX	256u /* versions of all models that are looked at */
-#define LOAD_DEATHS_MAX 3u
+#define READY_CHANCES 3u
 #define TIME_NS_MAX	3600000000000ull
 
 /* One line of a scan. */
@@ -599,16 +599,17 @@ int registry_loaded(struct broker *broker, const struct inf_ctl_loaded *msg)
 
 /* --- death of the executor --- */
 
-static void loader_died(struct broker *broker, struct model *model, bool was_busy)
+static void loader_died(struct broker *broker, struct model *model, uint32_t n_chances)
 {
-	model->n_load_deaths++;
-	if ((!model->was_ready && !was_busy) || model->n_load_deaths >= LOAD_DEATHS_MAX)
+	if (model->was_ready && n_chances < READY_CHANCES)
+		n_chances = READY_CHANCES;
+	if (++model->n_load_deaths >= n_chances)
 		fail(broker, model,
 		     "it killed the executor that loaded it; it is tried again when its file "
 		     "changes");
 }
 
-void registry_executor_died(struct broker *broker, bool was_busy)
+void registry_executor_died(struct broker *broker, uint32_t n_chances)
 {
 	int32_t loading = broker->executor.loading;
 
@@ -625,5 +626,5 @@ void registry_executor_died(struct broker *broker, bool was_busy)
 			pipeline_model_gone(broker, broker->models[i], INF_NO_MODEL);
 	}
 	if (loading >= 0 && broker->models[loading])
-		loader_died(broker, broker->models[loading], was_busy);
+		loader_died(broker, broker->models[loading], n_chances);
 }

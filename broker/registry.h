@@ -24,10 +24,10 @@ int registry_failed(struct broker *broker, const struct inf_ctl_failed *msg);
 
 /*
  * The executor died: models are not loaded any more; the one it was loading is FAILED until its
- * file changes. `was_busy` = batches were running, which may have killed it as well: then only the
- * third such death in a row counts.
+ * file changes, unless it was loaded before, or something else may have killed it: `n_chances` is
+ * how many deaths in a row are too many.
  */
-void registry_executor_died(struct broker *broker, bool was_busy);
+void registry_executor_died(struct broker *broker, uint32_t n_chances);
 
 /* Starts a scan (at executor start and on SIGHUP). */
 void registry_scan(struct broker *broker);

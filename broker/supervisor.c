@@ -553,6 +553,14 @@ static void count_death(struct broker *broker, const siginfo_t *info)
 			 DEVICE_LOSSES_MAX);
 }
 
+/* How often a file may have been there when this happened: batches that were running, or the device, may be to blame. */
+static uint32_t chances(const siginfo_t *info, bool was_busy)
+{
+	if (was_busy)
+		return 3;
+	return info->si_code == CLD_EXITED && info->si_status == INF_EXIT_DEVICE_LOST ? DEVICE_LOSSES_MAX - 1 : 1;
+}
+
 static void on_exit_of_executor(struct loop_source *source, void *context)
 {
 	struct broker *broker = context;
@@ -570,7 +578,7 @@ static void on_exit_of_executor(struct loop_source *source, void *context)
 	/* The order matters: jobs leave the batches, then models leave the jobs, then sessions are
 	 * settled. */
 	pipeline_executor_died(broker);
-	registry_executor_died(broker, was_busy);
+	registry_executor_died(broker, chances(&info, was_busy));
 	session_executor_died(broker);
 	instances_free(broker);
 	executor->state = EXECUTOR_WAITING;

@@ -277,7 +277,7 @@ void executor_dies(void)
 	close(peers.executor_fd);
 	peers.broker.executor.state = EXECUTOR_WAITING;
 	pipeline_executor_died(&peers.broker);
-	registry_executor_died(&peers.broker, false);
+	registry_executor_died(&peers.broker, 1);
 	session_executor_died(&peers.broker);
 	peers_turn();
 	executor_open();

@@ -152,10 +152,10 @@ static void load(uint32_t model, const char *name, int64_t n)
 	ck_assert_int_eq(say_loaded(model, &signature), 0);
 }
 
-static void new_executor(bool was_busy)
+static void new_executor(uint32_t n_chances)
 {
 	broker.executor.state = EXECUTOR_WAITING;
-	registry_executor_died(&broker, was_busy);
+	registry_executor_died(&broker, n_chances);
 	broker.executor.generation++;
 	broker.executor.state = EXECUTOR_READY;
 }
@@ -264,7 +264,7 @@ START_TEST(failed_until_the_file_changes)
 	ck_assert(registry_is_settled(&broker));
 	scan("net", 1, 5);
 	assert_told_nothing();
-	new_executor(false);
+	new_executor(1);
 	scan("net", 1, 5);
 	assert_told_nothing();
 	scan("net", 1, 6);
@@ -419,7 +419,7 @@ START_TEST(file_that_kills_its_loader)
 	scan("net", 1, 5);
 	assert_told(INF_CTL_LOAD, 0);
 	ck_assert_int_eq(say_loading(0), 0);
-	new_executor(false);
+	new_executor(1);
 	ck_assert_uint_eq(broker.models[0]->state, INF_MODEL_FAILED);
 	scan("net", 1, 5);
 	assert_told_nothing();
@@ -433,7 +433,7 @@ START_TEST(death_that_others_may_have_caused)
 		ck_assert_uint_eq(broker.models[0]->state, INF_MODEL_LOADING);
 		assert_told(INF_CTL_LOAD, 0);
 		ck_assert_int_eq(say_loading(0), 0);
-		new_executor(true);
+		new_executor(3);
 		scan("net", 1, 5);
 	}
 	ck_assert_uint_eq(broker.models[0]->state, INF_MODEL_FAILED);
@@ -448,13 +448,13 @@ START_TEST(new_executor_loads_again)
 	scan("net", 1, 5);
 	load(0, "net", 4);
 	handle = open_handle(broker.models[0]);
-	new_executor(false);
+	new_executor(1);
 	ck_assert_uint_eq(broker.models[0]->state, INF_MODEL_READY); /* requests wait */
 	ck_assert(!broker.models[0]->loaded);
 	scan("net", 1, 5);
 	load(0, "net", 4);
 	ck_assert_ptr_eq(handle->model, broker.models[0]);
-	new_executor(false);
+	new_executor(1);
 	scan("net", 1, 6); /* changed while there was none */
 	load(0, "net", 5);
 	ck_assert_ptr_null(handle->model);
