@@ -194,6 +194,14 @@ static void no_room(void)
 		inf_request_give(reqs[--n]);
 }
 
+static bool gate_is_open; /* atomic */
+
+static void await_gate(void *unused)
+{
+	while (!__atomic_load_n(&gate_is_open, __ATOMIC_ACQUIRE))
+		sleep_20_ms(unused);
+}
+
 /*
  * The next executor cannot map a client's device memory ($FAKECUDA_FAULTS of the broker's): what waits for it is lost by name,
  * its streams go on, and the host's tensors are served as before.
@@ -208,9 +216,10 @@ static void lost_memory(void)
 
 	ask(model, 4, 7);
 	fill(4);
-	WANT(!driver.stream_call(stream, sleep_20_ms, NULL));
+	WANT(!driver.stream_call(stream, await_gate, NULL));
 	req = start(model, 4, 7); /* waits for its inputs, while the executor goes */
 	WANT(killer && system(killer) == 0);
+	__atomic_store_n(&gate_is_open, true, __ATOMIC_RELEASE);
 	WANT(req && inf_wait_stream(req, stream) == 0 && inf_wait(req, in_ms(20000)) == 0 && !driver.stream_synchronize(stream));
 	WANT(inf_request_status(req) == INF_EXECUTOR_LOST);
 	WANT(inf_submit(req) == 0 && inf_wait(req, in_ms(20000)) == 0 && inf_request_status(req) == INF_BAD_MEMORY);
