@@ -66,7 +66,7 @@ INFBENCH_SRC := $(sort $(wildcard tools/infbench/*.c))
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
 # Programs that the scripts in tests/ start; each is one file and becomes $(BUILD)/tests/NAME.
 PROGRAM_SRC := $(filter-out %/check_main.c,$(sort $(shell grep -l '^int main' tests/adversary/*.c tests/bench/*.c \
-	tests/gpu/gpu_costs.c tests/gpu/kernels.c tests/gpu/tensors.c tests/gpu/tensor_ends.c tests/integ/*.c tests/stress/*.c tests/support/*.c 2>/dev/null)))
+	tests/gpu/gpu_costs.c tests/gpu/graphs.c tests/gpu/kernels.c tests/gpu/tensors.c tests/gpu/tensor_ends.c tests/integ/*.c tests/stress/*.c tests/support/*.c 2>/dev/null)))
 SUPPORT_SRC := $(filter-out $(PROGRAM_SRC) %/check_main.c,$(sort $(wildcard tests/support/*.c)))
 
 # --- flags -----------------------------------------------------------------------------------------
@@ -313,7 +313,7 @@ $(FAKENVML): $(call objects,tests/gpu/fake_nvml.c)
 	$(say) LINK $@
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) -shared $(ALL_LDFLAGS) -o $@ $^
-$(BUILD)/tests/gpu_costs: $(call objects,broker/cuda/image.c)
+$(BUILD)/tests/gpu_costs $(BUILD)/tests/graphs: $(call objects,broker/cuda/image.c)
 $(BUILD)/tests/kernels: $(call objects,broker/cuda/twins.c broker/executor/values.c)
 $(BUILD)/tests/test_fakecuda: $(call objects,tests/fakecuda/test_fakecuda.c) $(BUILD)/lib/shm.a
 	$(say) LINK $@

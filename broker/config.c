@@ -74,6 +74,7 @@ enum option_id {
 	OPTION_LOOP,
 	OPTION_SPIN_NS,
 	OPTION_NO_SPIN,
+	OPTION_NO_GRAPHS,
 	OPTION_VERBOSE,
 	OPTION_DEBUG,
 	OPTION_HELP,
@@ -92,6 +93,7 @@ static const struct option fixed_options[] = {
 	{ "loop", required_argument, NULL, OPTION_LOOP },
 	{ "spin-ns", required_argument, NULL, OPTION_SPIN_NS },
 	{ "no-spin", no_argument, NULL, OPTION_NO_SPIN },
+	{ "no-graphs", no_argument, NULL, OPTION_NO_GRAPHS },
 	{ "verbose", no_argument, NULL, OPTION_VERBOSE },
 	{ "debug", no_argument, NULL, OPTION_DEBUG },
 	{ "help", no_argument, NULL, OPTION_HELP },
@@ -122,6 +124,7 @@ static const char help_head[] =
 	"  --device NAME       cpu, cuda, cuda:N or GPU-UUID; default: cpu\n"
 	"  --instances N       batches that run at once; default: from the cores it may use\n"
 	"  --threads N         threads of each instance; default: from the cores it may use\n"
+	"  --no-graphs         on a device: models run call by call, not as CUDA graphs\n"
 	"\n"
 	"Running:\n"
 	"  --loop KIND         io_uring or epoll; default: $INF_LOOP, else io_uring if it works\n"
@@ -353,6 +356,9 @@ static int option_apply(struct config *config, int id, const char *text)
 		return r;
 	case OPTION_NO_SPIN:
 		config->no_spin = true;
+		return 0;
+	case OPTION_NO_GRAPHS:
+		config->no_graphs = true;
 		return 0;
 	case OPTION_VERBOSE:
 		config->verbose = true;

@@ -47,6 +47,7 @@ struct config {
 	uint32_t threads;	 /* --threads N per instance, 0 = executor's choice */
 	int32_t spin_ns;	 /* --spin-ns N, -1 = calibrated (tests sweep it) */
 	bool no_spin;		 /* --no-spin */
+	bool no_graphs;		 /* --no-graphs */
 #define CONFIG_MEMBER(name, value, unit, text) uint64_t name;
 	CONFIG_LIMITS(CONFIG_MEMBER)
 #undef CONFIG_MEMBER

@@ -158,7 +158,7 @@ static void wake(struct instance *instance, struct inf_batch_slot *slot)
 uint32_t dispatch_batch(struct broker *broker, struct instance *instance, struct model *model,
 			const struct batch_part *parts, uint32_t n_parts)
 {
-	uint32_t at = (uint32_t)(instance->tail % INF_BATCHES), n_ext = 0, n_rows = 0, n = 0;
+	uint32_t at = (uint32_t)(instance->tail % INF_BATCHES), n_ext = 0, n_rows = 0, priority = 0, n = 0;
 	struct inf_batch_slot *slot = &instance->dispatch->slots[at];
 	struct batch *batch = &instance->batches[at];
 
@@ -176,6 +176,8 @@ uint32_t dispatch_batch(struct broker *broker, struct instance *instance, struct
 		write_entry(&instance->dispatch->entries[at][n], job, &parts[n], n_ext);
 		n_ext += job->ext >= 0 ? model->signature.n_inputs : 0;
 		n_rows += parts[n].rows;
+		if (job->class > priority)
+			priority = job->class;
 		job->rows_running += parts[n].rows;
 		job->dispatched_ns = broker->now_ns;
 		job->executed = true;
@@ -198,6 +200,7 @@ uint32_t dispatch_batch(struct broker *broker, struct instance *instance, struct
 	slot->n_entries = n;
 	slot->n_rows = n_rows;
 	slot->n_ext = n_ext;
+	slot->priority = priority;
 	/* Release: pairs with the instance's acquire, it sees the entries. */
 	inf_store64_release(&slot->seq, instance->tail + 1);
 	INF_PROBE3(dispatch, instance->idx, instance->tail, n_rows);

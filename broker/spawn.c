@@ -78,6 +78,8 @@ static void fill_arguments(const struct config *config, const char *path, bool o
 	snprintf(numbers[2], sizeof(numbers[2]), "%" PRIu32, spin_ns);
 	argv[n++] = argument("--spin-ns");
 	argv[n++] = numbers[2];
+	if (config->no_graphs)
+		argv[n++] = argument("--no-graphs");
 	if (config->verbose)
 		argv[n++] = argument("--verbose");
 	argv[n] = NULL;

@@ -287,7 +287,8 @@ struct inf_batch_slot {
 	uint32_t n_entries;
 	uint32_t n_rows;
 	uint32_t n_ext;	   /* struct inf_ext_tensor used in this slot's extension area */
-	uint8_t reserved[32];
+	uint32_t priority; /* the highest of its requests, 0..INF_PRIORITY_MAX */
+	uint8_t reserved[28];
 	uint64_t seq;	   /* position + 1; its low half is the futex of a parked instance */
 	uint8_t pad[INF_LINE - 64];
 };

@@ -49,7 +49,9 @@ static CUresult open_context(struct device *device)
 	result = driver->context_flags(device->handle, CU_CTX_SCHED_BLOCKING_SYNC);
 	if (!result)
 		result = driver->context_retain(&device->context, device->handle);
-	return result ? result : driver->context_set(device->context);
+	if (!result)
+		result = driver->context_set(device->context);
+	return result ? result : driver->priority_range(&device->priority_least, &device->priority_greatest);
 }
 
 /* What clients' device memory needs: without that, none is shared. */

@@ -18,6 +18,7 @@ struct device {
 	CUdevice handle;
 	CUcontext context;
 	bool can_register_read_only;
+	int priority_least, priority_greatest; /* of streams; greatest is the lower number */
 	bool can_share; /* memory with other processes, and write words for them */
 	char name[32];	/* "cuda:0" */
 	char model[64]; /* as the driver calls it */

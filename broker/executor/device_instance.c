@@ -26,7 +26,7 @@
 
 struct work {
 	struct instance *instance;
-	struct tracks tracks;
+	struct tracks tracks[2]; /* [1] for urgent batches: the device turns to them first */
 	struct flight flights[INSTANCE_FLIGHTS];
 	uint64_t start_ns[INSTANCE_FLIGHTS];
 	uint32_t wake;	 /* atomic: see flight.h */
@@ -50,9 +50,11 @@ int device_instance_open(struct instance *instance)
 		return -ENOMEM;
 	work->instance = instance;
 	device_enter(device);
-	r = tracks_open(&work->tracks, device);
+	r = tracks_open(&work->tracks[0], device, device->priority_least);
+	if (!r)
+		r = tracks_open(&work->tracks[1], device, device->priority_greatest);
 	for (uint32_t i = 0; !r && i < INSTANCE_FLIGHTS; i++)
-		r = flight_open(&work->flights[i], device, &work->tracks, instance->idx, &work->wake);
+		r = flight_open(&work->flights[i], device, instance->idx, instance->idx * INSTANCE_FLIGHTS + i, &work->wake);
 	instance->flights = work->flights;
 	instance->work = work;
 	return r;
@@ -70,7 +72,7 @@ static void start_next(struct work *work)
 
 	work->start_ns[at] = assemble_now_ns();
 	queue_take(&work->instance->queue, &flight->batch);
-	flight_start(flight, instance_model(work->instance, &flight->batch));
+	flight_start(flight, &work->tracks[flight->batch.is_urgent], instance_model(work->instance, &flight->batch));
 }
 
 static void end_oldest(struct work *work)
@@ -126,7 +128,7 @@ static void await(struct work *work)
 	if (has_room)
 		queue_set_parked(queue, false);
 	if (assemble_now_ns() - begin_ns >= ALIVE_NS) {
-		CUresult result = device->driver.stream_query(work->tracks.out);
+		CUresult result = device->driver.stream_query(oldest(work)->tracks->out);
 
 		if (result != CUDA_ERROR_NOT_READY)
 			device_ok(device, result, "asking whether the device is alive");

@@ -26,6 +26,7 @@
 #define EXECUTOR_BACKENDS_MAX 8u
 
 struct device;
+struct graphs;
 
 struct options {
 	const char *device; /* "cuda:0"; NULL = the CPU */
@@ -33,6 +34,7 @@ struct options {
 	const char *plugins_path; /* NULL = beside the program */
 	bool builtin;
 	bool verbose;
+	bool no_graphs; /* models run call by call */
 	uint32_t n_instances; /* 0 = one per CPU that the process may use */
 	uint32_t n_threads;   /* 0 = 1 */
 	uint64_t memory_bytes;
@@ -46,6 +48,7 @@ struct loaded_model {
 	struct inf_signature signature;
 	bool in_place;
 	bool declared; /* no dimension of an output but the batch is open: INF_OUT_DECLARED */
+	struct graphs *graphs; /* NULL = its runs are not recorded */
 	uint64_t row_bytes[INF_INPUTS_MAX];
 	uint64_t out_row_bytes[INF_OUTPUTS_MAX];
 };

@@ -3,6 +3,7 @@
 #define _GNU_SOURCE 1
 #include "broker/executor/flight.h"
 #include "broker/executor/assemble.h"
+#include "broker/executor/graphs.h"
 #include "broker/executor/regions.h"
 #include "broker/executor/rows.h"
 #include "shm/atomics.h"
@@ -96,6 +97,7 @@ static void take_offer(struct flight *flight)
 		return;
 	memory_free(flight->device, flight->memory);
 	flight->memory = memory;
+	flight->n_memories++;
 }
 
 /* --- in -------------------------------------------------------------------------------------------------------- */
@@ -150,7 +152,7 @@ static uint16_t copy_input(struct flight *flight, const struct inf_batch_entry *
 	return INF_OK;
 }
 
-/* Where everything of a batch of up to `rows` rows lies. */
+/* Where everything of a batch of up to `rows` rows lies: always the same for the same model, rows and memory. */
 static bool lay_out(struct flight *flight, uint32_t rows)
 {
 	const struct inf_signature *sig = &flight->model->signature;
@@ -165,6 +167,7 @@ static bool lay_out(struct flight *flight, uint32_t rows)
 		flight->inputs[i].data = (void *)(uintptr_t)(flight->memory->device + flight->in_at[i]);
 		rows_set_shape(&flight->inputs[i], &sig->inputs[i], 1, NULL);
 	}
+	flight->rows_laid_out = rows;
 	at = flight->memory->in_bytes;
 	for (uint32_t k = 0; k < sig->n_outputs; k++) {
 		flight->out_at[k] = at;
@@ -399,10 +402,28 @@ static void on_done(void *data)
 	syscall(SYS_futex, flight->wake, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
 
+/* A run of fewer rows than the offsets are for, because some are not allowed, would be recorded at odd places. */
+static bool run_model(struct flight *flight, char *error)
+{
+	struct model_run run = {
+		.model = flight->model,
+		.instance = flight->instance,
+		.rows = flight->n_rows,
+		.stream = flight->tracks->compute,
+		.inputs = flight->inputs,
+		.outputs = flight->outputs,
+		.error = error,
+		.error_bytes = INF_BACKEND_ERROR_BYTES,
+	};
+
+	if (flight->n_rows != flight->rows_laid_out)
+		return !graphs_enqueue(&run);
+	return !graphs_run(&run, flight->place, flight->n_memories);
+}
+
 static bool compute(struct flight *flight, char *error)
 {
 	const struct inf_signature *sig = &flight->model->signature;
-	const struct loaded_model *model = flight->model;
 
 	for (uint32_t i = 0; sig->flags & INF_SIG_BATCHABLE && i < sig->n_inputs; i++)
 		rows_set_shape(&flight->inputs[i], &sig->inputs[i], flight->n_rows, NULL);
@@ -410,8 +431,7 @@ static bool compute(struct flight *flight, char *error)
 		rows_set_largest(&flight->outputs[k], &sig->outputs[k], flight->n_rows);
 	return OK(event_record(flight->copied, flight->tracks->in), "recording an event") &&
 	       OK(stream_wait_event(flight->tracks->compute, flight->copied, 0), "waiting for an event") &&
-	       !model->ops->enqueue(model->handle, flight->instance, flight->n_rows, flight->tracks->compute, flight->inputs,
-				    sig->n_inputs, flight->outputs, sig->n_outputs, error, INF_BACKEND_ERROR_BYTES) &&
+	       run_model(flight, error) &&
 	       !assemble_check_outputs(sig, flight->n_rows, flight->outputs, error, INF_BACKEND_ERROR_BYTES) &&
 	       OK(event_record(flight->computed, flight->tracks->compute), "recording an event") &&
 	       OK(stream_wait_event(flight->tracks->out, flight->computed, 0), "waiting for an event");
@@ -467,12 +487,13 @@ static void run_singly(struct flight *flight)
 	inf_store32_release(&flight->is_done, 1);
 }
 
-void flight_start(struct flight *flight, const struct loaded_model *model)
+void flight_start(struct flight *flight, const struct tracks *tracks, const struct loaded_model *model)
 {
 	struct batch *batch = &flight->batch;
 	uint32_t rows = 0;
 
 	take_offer(flight);
+	flight->tracks = tracks;
 	flight->model = model;
 	flight->n_rows = 0;
 	inf_store32(&flight->is_done, 0);
@@ -506,21 +527,20 @@ void flight_finish(struct flight *flight)
 
 /* --- opening ----------------------------------------------------------------------------------------------- */
 
-int tracks_open(struct tracks *tracks, const struct device *device)
+int tracks_open(struct tracks *tracks, const struct device *device, int priority)
 {
 	const struct inf_driver *driver = &device->driver;
-	CUresult result = driver->stream_create(&tracks->in, CU_STREAM_NON_BLOCKING, 0);
+	CUresult result = driver->stream_create(&tracks->in, CU_STREAM_NON_BLOCKING, priority);
 
 	if (!result)
-		result = driver->stream_create(&tracks->compute, CU_STREAM_NON_BLOCKING, 0);
+		result = driver->stream_create(&tracks->compute, CU_STREAM_NON_BLOCKING, priority);
 	if (!result)
-		result = driver->stream_create(&tracks->out, CU_STREAM_NON_BLOCKING, 0);
+		result = driver->stream_create(&tracks->out, CU_STREAM_NON_BLOCKING, priority);
 	device_ok(device, result, "opening streams");
 	return inf_driver_errno(result);
 }
 
-int flight_open(struct flight *flight, const struct device *device, const struct tracks *tracks, uint32_t instance,
-		uint32_t *wake)
+int flight_open(struct flight *flight, const struct device *device, uint32_t instance, uint32_t place, uint32_t *wake)
 {
 	const struct inf_driver *driver = &device->driver;
 	CUresult result = driver->event_create(&flight->copied, CU_EVENT_DISABLE_TIMING);
@@ -538,8 +558,8 @@ int flight_open(struct flight *flight, const struct device *device, const struct
 	if (!result && device->can_share)
 		result = moves_open(&flight->moves_out, device);
 	flight->device = device;
-	flight->tracks = tracks;
 	flight->instance = instance;
+	flight->place = place;
 	flight->wake = wake;
 	device_ok(device, result, "opening events");
 	return inf_driver_errno(result);

@@ -18,7 +18,7 @@
 #include "broker/executor/moves.h"
 #include "broker/executor/queue.h"
 
-/* Streams of an instance. */
+/* Streams of an instance, for batches of one urgency. */
 struct tracks {
 	CUstream in, compute, out;
 };
@@ -32,17 +32,19 @@ struct flight_memory {
 
 struct flight {
 	const struct device *device;
-	const struct tracks *tracks;
-	uint32_t instance;
+	const struct tracks *tracks; /* those of its batch */
+	uint32_t instance, place; /* the latter as in graphs.h */
 	uint32_t *wake; /* atomic; counted up and futex-woken when a batch is done */
 	CUevent copied, computed;
 	struct flight_memory *memory;  /* NULL = none yet */
 	struct flight_memory *offered; /* atomic: by the loader, to take the place of `memory` */
 	uint64_t largest_in_bytes, largest_out_bytes; /* of what was offered: the loader's */
+	uint64_t n_memories; /* that were taken so far */
 
 	struct batch batch;
 	const struct loaded_model *model;
 	uint32_t n_rows; /* that are on the way; 0 = nothing is */
+	uint32_t rows_laid_out; /* what the offsets below are for */
 	uint32_t is_done; /* atomic */
 	uint64_t end_ns;  /* when the device said so */
 	struct moves moves_in, moves_out; /* from and to clients' device memory */
@@ -57,12 +59,14 @@ struct flight {
 /* Device memory for so many rows of the largest tensors, one behind the other. */
 uint64_t flight_bytes(const struct inf_tensor_spec *specs, uint32_t n, uint32_t rows);
 
-int tracks_open(struct tracks *tracks, const struct device *device);
-int flight_open(struct flight *flight, const struct device *device, const struct tracks *tracks, uint32_t instance,
-		uint32_t *wake);
+/* `priority` as of cuStreamCreateWithPriority(). */
+int tracks_open(struct tracks *tracks, const struct device *device, int priority);
+int flight_open(struct flight *flight, const struct device *device, uint32_t instance, uint32_t place, uint32_t *wake);
 
-/* Puts `batch` on the device as `model`; NULL = all of it is MODEL_ERROR. Never waits, unless the batch fails as a whole. */
-void flight_start(struct flight *flight, const struct loaded_model *model);
+/*
+ * Puts `batch` on these streams as `model`; NULL = all of it is MODEL_ERROR. Never waits, unless the batch fails as a whole.
+ */
+void flight_start(struct flight *flight, const struct tracks *tracks, const struct loaded_model *model);
 
 bool flight_is_done(const struct flight *flight);
 

@@ -16,6 +16,7 @@
 #include "broker/executor/assemble.h"
 #include "broker/executor/describe.h"
 #include "broker/executor/flight.h"
+#include "broker/executor/graphs.h"
 #include "broker/executor/instance.h"
 #include "broker/executor/models.h"
 #include "broker/executor/rows.h"
@@ -137,7 +138,7 @@ static uint32_t company_begin(struct companion *company, const struct loaded_mod
 static int measure(const struct executor *executor, const struct loaded_model *model, uint32_t rows, uint64_t *ret_ns,
 		   char *error, size_t error_bytes)
 {
-	uint32_t instance = executor->n_instances;
+	uint32_t instance = executor->n_instances, place = instance * INSTANCE_FLIGHTS;
 	struct inf_backend_tensor inputs[INF_INPUTS_MAX];
 	uint8_t *block = make_inputs(&model->signature, rows, inputs);
 	uint64_t took[MEASURED_RUNS_MAX], begin_ns = assemble_now_ns();
@@ -157,7 +158,7 @@ static int measure(const struct executor *executor, const struct loaded_model *m
 	for (uint32_t i = 0; !r && n < MEASURED_RUNS_MAX; i++) {
 		uint64_t run_ns = assemble_now_ns();
 
-		r = executor->device ? warm_run(&warm, model, instance, error, error_bytes)
+		r = executor->device ? warm_run(&warm, model, instance, place, error, error_bytes)
 				     : run_once(model, instance, rows, inputs, error, error_bytes);
 		if (!executor->device && i + 1 == WARM_RUNS && assemble_now_ns() - run_ns > COMPANY_NS_MIN)
 			n_company = company_begin(company, model, instance, rows, &stop);
@@ -171,6 +172,7 @@ static int measure(const struct executor *executor, const struct loaded_model *m
 	for (uint32_t i = 0; i < n_company; i++)
 		pthread_join(company[i].thread, NULL);
 	free(block);
+	graphs_forget(model->graphs, place);
 	if (executor->device)
 		warm_close(&warm);
 	if (r)
@@ -260,8 +262,22 @@ static int reserve(struct executor *executor, const struct loaded_model *model, 
 	return r;
 }
 
+/* On a device: its runs are recorded, where that can be. */
+static void allow_recording(struct executor *executor, struct loaded_model *model)
+{
+	char why[INF_BACKEND_ERROR_BYTES];
+
+	if (!executor->device || executor->options.no_graphs)
+		return;
+	model->graphs = graphs_new(executor->device, model, executor->n_instances * INSTANCE_FLIGHTS + 1, why, sizeof(why));
+	if (!model->graphs && executor->options.verbose)
+		executor_log("%s: runs call by call, not as CUDA graphs: %s", model->signature.name, why);
+}
+
 static struct loaded_model *free_model(struct loaded_model *model)
 {
+	if (model)
+		graphs_free(model->graphs);
 	if (model && model->handle)
 		model->ops->unload(model->handle);
 	free(model);
@@ -292,6 +308,7 @@ static struct loaded_model *load_model(struct executor *executor, const struct i
 	    describe(model, load, sidecar, error, error_bytes))
 		return free_model(model);
 	set_row_bytes(model);
+	allow_recording(executor, model);
 	if (warm_up(executor, model, loaded->time_ns, error, error_bytes) || reserve(executor, model, error, error_bytes))
 		return free_model(model);
 	/* What the largest batches used is in this thread's arena, where no instance would find it. The

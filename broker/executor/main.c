@@ -37,6 +37,7 @@ static const char usage[] =
 	"  --instances N    batches that run at once; default: one per CPU that the process may use; 2 on a device\n"
 	"  --threads N      threads inside one batch; default: 1\n"
 	"  --spin-ns N      look for a batch so long before sleeping; default: 0\n"
+	"  --no-graphs      on a device: models run call by call, not as CUDA graphs\n"
 	"  --memory BYTES   freed activation memory to keep; default: 2 GiB\n"
 	"  --verbose        say what is loaded and how fast it is\n"
 	"  --help, --version\n";
@@ -69,6 +70,7 @@ static void parse(struct options *options, int argc, char **argv)
 		{ "models", required_argument, NULL, 'm' },  { "builtin", no_argument, NULL, 'b' },
 		{ "plugins", required_argument, NULL, 'p' }, { "instances", required_argument, NULL, 'i' },
 		{ "threads", required_argument, NULL, 't' }, { "memory", required_argument, NULL, 'y' },
+		{ "no-graphs", no_argument, NULL, 'g' },
 		{ "spin-ns", required_argument, NULL, 's' }, { "verbose", no_argument, NULL, 'v' },
 		{ "help", no_argument, NULL, 'h' },
 		{ "version", no_argument, NULL, 'V' },
@@ -101,6 +103,9 @@ static void parse(struct options *options, int argc, char **argv)
 			break;
 		case 's':
 			options->spin_ns = parse_number(optarg);
+			break;
+		case 'g':
+			options->no_graphs = true;
 			break;
 		case 'v':
 			options->verbose = true;

@@ -83,6 +83,7 @@ void queue_take(struct queue *queue, struct batch *batch)
 	batch->model = EXECUTOR_MODELS_MAX;
 	if (slot.n_entries > INF_BATCH_MAX || slot.n_ext > INF_EXT_PER_BATCH || slot.model >= EXECUTOR_MODELS_MAX)
 		return;
+	batch->is_urgent = slot.priority > INF_PRIORITY_DEFAULT;
 	batch->n_entries = slot.n_entries;
 	batch->model = slot.model;
 	memcpy(batch->entries, queue->dispatch->entries[at], slot.n_entries * sizeof(batch->entries[0]));

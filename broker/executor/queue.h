@@ -27,6 +27,7 @@ struct batch {
 	struct inf_ext_tensor ext[INF_EXT_PER_BATCH];
 	uint32_t n_entries;
 	uint32_t model; /* the front's id; EXECUTOR_MODELS_MAX or more where the batch does not make sense */
+	bool is_urgent; /* somebody in it asked for more than the default priority */
 	struct inf_row_end ends[INF_BATCH_MAX];
 };
 

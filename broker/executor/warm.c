@@ -3,6 +3,7 @@
 #include "broker/executor/warm.h"
 #include "broker/executor/assemble.h"
 #include "broker/executor/flight.h"
+#include "broker/executor/graphs.h"
 #include "broker/executor/rows.h"
 #include "shm/signature.h"
 #include <errno.h>
@@ -50,16 +51,25 @@ int warm_open(struct warm *warm, const struct device *device, const struct inf_s
 	return inf_driver_errno(result);
 }
 
-int warm_run(struct warm *warm, const struct loaded_model *model, uint32_t instance, char *error, size_t error_bytes)
+int warm_run(struct warm *warm, const struct loaded_model *model, uint32_t instance, uint32_t place, char *error, size_t error_bytes)
 {
 	const struct inf_signature *sig = &model->signature;
+	struct model_run run = {
+		.model = model,
+		.instance = instance,
+		.rows = warm->rows,
+		.stream = warm->stream,
+		.inputs = warm->inputs,
+		.outputs = warm->outputs,
+		.error = error,
+		.error_bytes = error_bytes,
+	};
 	CUresult result;
 	int r;
 
 	for (uint32_t k = 0; k < sig->n_outputs; k++)
 		rows_set_largest(&warm->outputs[k], &sig->outputs[k], warm->rows);
-	r = model->ops->enqueue(model->handle, instance, warm->rows, warm->stream, warm->inputs, sig->n_inputs, warm->outputs,
-				sig->n_outputs, error, error_bytes);
+	r = graphs_run(&run, place, warm->memory);
 	result = warm->device->driver.stream_synchronize(warm->stream);
 	if (!r && result) {
 		snprintf(error, error_bytes, "%s", inf_driver_error(&warm->device->driver, result));

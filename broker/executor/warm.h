@@ -18,8 +18,8 @@ struct warm {
 int warm_open(struct warm *warm, const struct device *device, const struct inf_signature *signature, uint32_t rows,
 	      const struct inf_backend_tensor *inputs, char *error, size_t error_bytes);
 
-/* Runs it once, and waits for it. 0, or a negative errno with a text. */
-int warm_run(struct warm *warm, const struct loaded_model *model, uint32_t instance, char *error, size_t error_bytes);
+/* Runs it once, and waits for it; `place` as in graphs.h. 0, or a negative errno with a text. */
+int warm_run(struct warm *warm, const struct loaded_model *model, uint32_t instance, uint32_t place, char *error, size_t error_bytes);
 
 void warm_close(struct warm *warm);
 

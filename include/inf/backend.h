@@ -28,7 +28,7 @@
 extern "C" {
 #endif
 
-#define INF_BACKEND_ABI 2u
+#define INF_BACKEND_ABI 3u
 #define INF_BACKEND_ERROR_BYTES 256
 
 /* An opaque loaded model, owned by the backend. */
@@ -120,6 +120,16 @@ struct inf_backend_ops {
 	int (*enqueue)(struct inf_backend_model *model, uint32_t instance, uint32_t rows, struct CUstream_st *stream,
 		       const struct inf_backend_tensor *inputs, uint32_t n_inputs, struct inf_backend_tensor *outputs,
 		       uint32_t n_outputs, char *error, size_t error_bytes);
+
+	/*
+	 * On a device: what enqueue() puts on `stream` between record(begin = 1) and record(begin = 0) is recorded as a CUDA
+	 * graph, to be launched again and again in the order of that stream, with other contents of the same inputs[] and
+	 * outputs[]. Until the model is unloaded, memory that it uses besides belongs to it, and to other recordings of the same
+	 * instance and stream. After an error of the first nothing is recorded, and the second is not called. NULL = its runs
+	 * cannot be recorded.
+	 */
+	int (*record)(struct inf_backend_model *model, uint32_t instance, struct CUstream_st *stream, int begin, char *error,
+		      size_t error_bytes);
 
 	/* Gives back the outputs of the last run() of this instance, also after a failed run. */
 	void (*done)(struct inf_backend_model *model, uint32_t instance);

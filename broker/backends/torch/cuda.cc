@@ -5,11 +5,16 @@
  * What the model allocates comes from libtorch's caching allocator, which hands a block on only in the order of the stream
  * that it was used on. Every run of an instance is on one stream, so nothing needs to be recorded or waited for here, and a
  * result may go as soon as its copy into the executor's memory is queued.
+ *
+ * A recorded run is launched again later, with the addresses that its tensors had: they come from a pool that nothing else is
+ * given. All recordings of a stream share one, since none of their tensors outlives the run and they never run side by side.
  */
 #include "broker/backends/torch/device.h"
 #include "broker/backends/torch/model.h"
 #include "broker/backends/torch/tensor.h"
 #include <c10/core/InferenceMode.h>
+#include <ATen/cuda/CUDAGraph.h>
+#include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
@@ -60,6 +65,29 @@ void model_enqueue(inf_backend_model &model, struct CUstream_st *stream, const s
 	TORCH_CHECK(results.size() == n_outputs, "the model gave ", results.size(), " outputs, its signature says ", n_outputs);
 	for (uint32_t i = 0; i < n_outputs; i++)
 		deliver(results[i], &outputs[i]);
+}
+
+void model_record(inf_backend_model &model, uint32_t instance, struct CUstream_st *stream, bool begin)
+{
+	auto &pool = model.pools.at(instance)[stream];
+
+	if (!begin) {
+		c10::cuda::CUDACachingAllocator::endAllocateToPool(the_device.index(), pool.name);
+		return;
+	}
+	if (!pool.n_uses)
+		pool.name = at::cuda::graph_pool_handle();
+	c10::cuda::CUDACachingAllocator::beginAllocateToPool(the_device.index(), pool.name,
+							     [stream](cudaStream_t used) { return used == stream; });
+	pool.n_uses++;
+}
+
+void model_forget_recordings(inf_backend_model &model)
+{
+	for (auto &pools : model.pools)
+		for (auto &[stream, pool] : pools)
+			for (; pool.n_uses; pool.n_uses--)
+				c10::cuda::CUDACachingAllocator::releasePool(the_device.index(), pool.name);
 }
 
 } /* namespace inf */

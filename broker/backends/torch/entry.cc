@@ -123,8 +123,15 @@ static int enqueue(struct inf_backend_model *model, uint32_t instance, uint32_t 
 	(void)instance, (void)rows;
 	return guard_run(error, error_bytes, [&] { model_enqueue(*model, stream, inputs, n_inputs, outputs, n_outputs); });
 }
+
+static int record(struct inf_backend_model *model, uint32_t instance, struct CUstream_st *stream, int begin, char *error,
+		  size_t error_bytes) noexcept
+{
+	return guard_run(error, error_bytes, [&] { model_record(*model, instance, stream, begin != 0); });
+}
 #else
 static constexpr decltype(inf_backend_ops::enqueue) enqueue = nullptr;
+static constexpr decltype(inf_backend_ops::record) record = nullptr;
 #endif
 
 static void done(struct inf_backend_model *model, uint32_t instance) noexcept
@@ -148,6 +155,10 @@ static void unload(struct inf_backend_model *model) noexcept
 	char error[8];
 
 	guard(error, sizeof(error), [&] {
+#ifdef INF_TORCH_CUDA
+		if (model)
+			model_forget_recordings(*model);
+#endif
 		delete model;
 		return 0;
 	});
@@ -165,6 +176,7 @@ static const struct inf_backend_ops ops = {
 	.thread_begin = thread_begin,
 	.run = run,
 	.enqueue = enqueue,
+	.record = record,
 	.done = done,
 	.in_place = in_place,
 	.unload = unload,

@@ -70,6 +70,7 @@ inf_backend_model *model_load(const char *path, uint32_t n_instances)
 	model->module = torch::jit::freeze_module(module);
 	model->json = extra["infbroker.json"];
 	model->outputs.resize(n_instances);
+	model->pools.resize(n_instances);
 	model->in_place = graph_is_shape_only(model->module);
 	return model.release();
 }

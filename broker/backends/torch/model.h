@@ -3,9 +3,16 @@
 #pragma once
 
 #include <inf/backend.h>
+#include <map>
 #include <string>
 #include <torch/csrc/jit/api/module.h>
 #include <vector>
+
+/* Memory that recorded runs of one stream use: of libtorch's allocator, which calls it by that name. */
+struct recording_pool {
+	std::pair<unsigned long long, unsigned long long> name;
+	unsigned int n_uses; /* to be given back one by one */
+};
 
 struct inf_backend_model {
 	torch::jit::Module module;
@@ -14,6 +21,7 @@ struct inf_backend_model {
 	bool layout_chosen = false; /* channels_last was measured */
 	bool in_place = false;
 	std::vector<std::vector<at::Tensor>> outputs; /* per instance: alive until done() */
+	std::vector<std::map<struct CUstream_st *, struct recording_pool>> pools; /* per instance: cuda.cc's */
 };
 
 namespace inf
@@ -33,5 +41,9 @@ tensors model_forward(inf_backend_model &model, const struct inf_backend_tensor 
 /* cuda.cc: puts one run on `stream`. Throws. */
 void model_enqueue(inf_backend_model &model, struct CUstream_st *stream, const struct inf_backend_tensor *inputs, uint32_t n_inputs,
 		   struct inf_backend_tensor *outputs, uint32_t n_outputs);
+
+/* cuda.cc: before and after a recorded run on `stream`. Throws. And at the end of the model. */
+void model_record(inf_backend_model &model, uint32_t instance, struct CUstream_st *stream, bool begin);
+void model_forget_recordings(inf_backend_model &model);
 
 } /* namespace inf */
