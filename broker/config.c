@@ -75,6 +75,7 @@ enum option_id {
 	OPTION_SPIN_NS,
 	OPTION_NO_SPIN,
 	OPTION_NO_GRAPHS,
+	OPTION_DEVICE_MODEL_MEMORY,
 	OPTION_VERBOSE,
 	OPTION_DEBUG,
 	OPTION_HELP,
@@ -94,6 +95,7 @@ static const struct option fixed_options[] = {
 	{ "spin-ns", required_argument, NULL, OPTION_SPIN_NS },
 	{ "no-spin", no_argument, NULL, OPTION_NO_SPIN },
 	{ "no-graphs", no_argument, NULL, OPTION_NO_GRAPHS },
+	{ "device-model-memory", required_argument, NULL, OPTION_DEVICE_MODEL_MEMORY },
 	{ "verbose", no_argument, NULL, OPTION_VERBOSE },
 	{ "debug", no_argument, NULL, OPTION_DEBUG },
 	{ "help", no_argument, NULL, OPTION_HELP },
@@ -125,6 +127,8 @@ static const char help_head[] =
 	"  --instances N       batches that run at once; default: from the cores it may use\n"
 	"  --threads N         threads of each instance; default: from the cores it may use\n"
 	"  --no-graphs         on a device: models run call by call, not as CUDA graphs\n"
+	"  --device-model-memory N  of a device's memory, for models and their batches;\n"
+	"                      default: what there is\n"
 	"\n"
 	"Running:\n"
 	"  --loop KIND         io_uring or epoll; default: $INF_LOOP, else io_uring if it works\n"
@@ -360,6 +364,8 @@ static int option_apply(struct config *config, int id, const char *text)
 	case OPTION_NO_GRAPHS:
 		config->no_graphs = true;
 		return 0;
+	case OPTION_DEVICE_MODEL_MEMORY:
+		return option_number("device-model-memory", text, 1, BYTES_CEILING, &config->device_model_memory);
 	case OPTION_VERBOSE:
 		config->verbose = true;
 		return 0;

@@ -48,6 +48,7 @@ struct config {
 	int32_t spin_ns;	 /* --spin-ns N, -1 = calibrated (tests sweep it) */
 	bool no_spin;		 /* --no-spin */
 	bool no_graphs;		 /* --no-graphs */
+	uint64_t device_model_memory; /* --device-model-memory N, 0 = what the device has */
 #define CONFIG_MEMBER(name, value, unit, text) uint64_t name;
 	CONFIG_LIMITS(CONFIG_MEMBER)
 #undef CONFIG_MEMBER

@@ -22,8 +22,8 @@
 #define EXECUTOR_FD	3
 #define EXECUTOR_NAME	"infbroker-executor"
 #define ENVIRONMENT_MAX 1024u
-#define ARGUMENTS_MAX	16u
-#define NUMBERS		3u
+#define ARGUMENTS_MAX	20u
+#define NUMBERS		4u
 
 extern char **environ;
 
@@ -50,7 +50,7 @@ static char *argument(const char *text)
 
 /* What it is to be started with; `numbers` has room for what argv points to. */
 static void fill_arguments(const struct config *config, const char *path, bool on_device, uint32_t spin_ns,
-			   char numbers[NUMBERS][16], char *argv[ARGUMENTS_MAX])
+			   char numbers[NUMBERS][24], char *argv[ARGUMENTS_MAX])
 {
 	uint32_t n = 0;
 
@@ -78,6 +78,11 @@ static void fill_arguments(const struct config *config, const char *path, bool o
 	snprintf(numbers[2], sizeof(numbers[2]), "%" PRIu32, spin_ns);
 	argv[n++] = argument("--spin-ns");
 	argv[n++] = numbers[2];
+	if (config->device_model_memory) {
+		snprintf(numbers[3], sizeof(numbers[3]), "%" PRIu64, config->device_model_memory);
+		argv[n++] = argument("--device-model-memory");
+		argv[n++] = numbers[3];
+	}
 	if (config->no_graphs)
 		argv[n++] = argument("--no-graphs");
 	if (config->verbose)
@@ -136,7 +141,7 @@ int spawn_executor(const struct config *config, const char *path, bool on_device
 {
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attributes;
-	char *environment[ENVIRONMENT_MAX], *argv[ARGUMENTS_MAX], numbers[NUMBERS][16];
+	char *environment[ENVIRONMENT_MAX], *argv[ARGUMENTS_MAX], numbers[NUMBERS][24];
 	int r = posix_spawn_file_actions_init(&actions);
 
 	if (r)

@@ -299,6 +299,7 @@ struct inf_ctl_loaded {
 	uint32_t model;
 	uint32_t in_place; /* 1 = a lone request is read where the client wrote it */
 	uint64_t time_ns[INF_CTL_BUCKETS];
+	uint64_t device_bytes; /* of device memory, that loading it took: weights, what runs use, larger batches */
 	struct inf_signature signature;
 };
 

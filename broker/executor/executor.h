@@ -35,6 +35,7 @@ struct options {
 	bool builtin;
 	bool verbose;
 	bool no_graphs; /* models run call by call */
+	uint64_t device_model_bytes; /* of device memory, that models may have; 0 = what there is */
 	uint32_t n_instances; /* 0 = one per CPU that the process may use */
 	uint32_t n_threads;   /* 0 = 1 */
 	uint64_t memory_bytes;

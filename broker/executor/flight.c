@@ -62,19 +62,33 @@ uint64_t flight_bytes(const struct inf_tensor_spec *specs, uint32_t n, uint32_t 
 	return bytes;
 }
 
+/* The largest there is or would be; only the loader offers. */
+static void sizes_with(const struct flight *flight, const struct inf_signature *signature, uint64_t *ret_in, uint64_t *ret_out)
+{
+	*ret_in = flight_bytes(signature->inputs, signature->n_inputs, signature->batch_max);
+	*ret_out = flight_bytes(signature->outputs, signature->n_outputs, signature->batch_max);
+	if (*ret_in < flight->largest_in_bytes)
+		*ret_in = flight->largest_in_bytes;
+	if (*ret_out < flight->largest_out_bytes)
+		*ret_out = flight->largest_out_bytes;
+}
+
+uint64_t flight_lacks(const struct flight *flight, const struct inf_signature *signature)
+{
+	uint64_t in_bytes, out_bytes;
+
+	sizes_with(flight, signature, &in_bytes, &out_bytes);
+	return in_bytes + out_bytes - flight->largest_in_bytes - flight->largest_out_bytes;
+}
+
 int flight_reserve(struct flight *flight, const struct inf_signature *signature, char *text, size_t text_bytes)
 {
-	uint64_t in_bytes = flight_bytes(signature->inputs, signature->n_inputs, signature->batch_max);
-	uint64_t out_bytes = flight_bytes(signature->outputs, signature->n_outputs, signature->batch_max);
 	struct flight_memory *memory;
+	uint64_t in_bytes, out_bytes;
 
-	/* What was offered last is the largest there is; only we offer. */
-	if (flight->largest_in_bytes >= in_bytes && flight->largest_out_bytes >= out_bytes)
+	if (!flight_lacks(flight, signature))
 		return 0;
-	if (in_bytes < flight->largest_in_bytes)
-		in_bytes = flight->largest_in_bytes;
-	if (out_bytes < flight->largest_out_bytes)
-		out_bytes = flight->largest_out_bytes;
+	sizes_with(flight, signature, &in_bytes, &out_bytes);
 	memory = memory_new(flight->device, in_bytes, out_bytes);
 	if (!memory) {
 		snprintf(text, text_bytes, "out of memory: a batch of %u rows needs %llu bytes on %s and as many pinned",

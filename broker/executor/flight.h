@@ -73,6 +73,9 @@ bool flight_is_done(const struct flight *flight);
 /* Fills the batch's ends; it must be done. */
 void flight_finish(struct flight *flight);
 
+/* Bytes of device memory that flight_reserve() would add. The loader's thread. */
+uint64_t flight_lacks(const struct flight *flight, const struct inf_signature *signature);
+
 /*
  * Sees to it that batches of this model fit: memory of that size, if it has less. The loader's thread.
  * 0, or -ENOMEM with a text.

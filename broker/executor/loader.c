@@ -46,6 +46,39 @@ static struct {
 	uint32_t n;
 } loads = { .lock = PTHREAD_MUTEX_INITIALIZER, .filled = PTHREAD_COND_INITIALIZER };
 
+/* --- device memory --------------------------------------------------------------------------------------------- */
+
+/* `idx` counts the places that batches run in, over all instances. */
+static struct flight *flight_at(const struct executor *executor, uint32_t idx)
+{
+	return &executor->instances[idx / INSTANCE_FLIGHTS]->flights[idx % INSTANCE_FLIGHTS];
+}
+
+/* What models have of it: what their backends hold, and memory for batches, which all of them share. */
+static uint64_t model_bytes(const struct executor *executor)
+{
+	uint64_t bytes = 0;
+
+	for (uint32_t i = 0; i < executor->n_backends; i++)
+		if (executor->backends[i]->device_bytes)
+			bytes += executor->backends[i]->device_bytes();
+	for (uint32_t i = 0; i < executor->n_instances * INSTANCE_FLIGHTS; i++)
+		bytes += flight_at(executor, i)->largest_in_bytes + flight_at(executor, i)->largest_out_bytes;
+	return bytes;
+}
+
+/* Is there room for so many more? */
+static int check_room(const struct executor *executor, uint64_t bytes, char *error, size_t error_bytes)
+{
+	uint64_t used = model_bytes(executor), max = executor->options.device_model_bytes;
+
+	if (!max || used + bytes <= max)
+		return 0;
+	snprintf(error, error_bytes, "it needs %llu bytes on %s, where models have %llu of %llu (--device-model-memory)",
+		 (unsigned long long)bytes, executor->device->name, (unsigned long long)used, (unsigned long long)max);
+	return -ENOMEM;
+}
+
 /* --- warm-up ----------------------------------------------------------------------------------------------------- */
 
 static void fill(void *data, const struct inf_tensor_spec *spec, uint64_t bytes)
@@ -149,6 +182,9 @@ static int measure(const struct executor *executor, const struct loaded_model *m
 
 	if (r)
 		snprintf(error, error_bytes, "no memory to warm up %u rows", rows);
+	if (!r && executor->device)
+		r = check_room(executor, inf_input_bytes(&model->signature, rows) + inf_output_bytes(&model->signature, rows), error,
+			       error_bytes);
 	if (!r && executor->device)
 		r = warm_open(&warm, executor->device, &model->signature, rows, inputs, error, error_bytes);
 	if (r) {
@@ -254,11 +290,17 @@ static void set_row_bytes(struct loaded_model *model)
 /* On a device: memory for its batches now, so that none fails for want of it later. */
 static int reserve(struct executor *executor, const struct loaded_model *model, char *error, size_t error_bytes)
 {
-	int r = 0;
+	uint32_t n_flights = executor->n_instances * INSTANCE_FLIGHTS;
+	uint64_t bytes = 0;
+	int r;
 
-	for (uint32_t i = 0; executor->device && !r && i < executor->n_instances; i++)
-		for (uint32_t k = 0; !r && k < INSTANCE_FLIGHTS; k++)
-			r = flight_reserve(&executor->instances[i]->flights[k], &model->signature, error, error_bytes);
+	if (!executor->device)
+		return 0;
+	for (uint32_t i = 0; i < n_flights; i++)
+		bytes += flight_lacks(flight_at(executor, i), &model->signature);
+	r = check_room(executor, bytes, error, error_bytes);
+	for (uint32_t i = 0; !r && i < n_flights; i++)
+		r = flight_reserve(flight_at(executor, i), &model->signature, error, error_bytes);
 	return r;
 }
 
@@ -291,6 +333,7 @@ static struct loaded_model *load_model(struct executor *executor, const struct i
 	char path[PATH_BYTES], sidecar[PATH_BYTES];
 	struct loaded_model *model = calloc(1, sizeof(*model));
 	struct inf_backend_source source = { .size = sizeof(source), .name = load->name, .path = path };
+	uint64_t had = executor->device ? model_bytes(executor) : 0;
 
 	if (!model)
 		return NULL;
@@ -316,6 +359,8 @@ static struct loaded_model *load_model(struct executor *executor, const struct i
 	malloc_trim(0);
 	model->in_place = !executor->device && model->ops->in_place && model->ops->in_place(model->handle);
 	loaded->in_place = model->in_place;
+	if (executor->device && model_bytes(executor) > had)
+		loaded->device_bytes = model_bytes(executor) - had;
 	loaded->signature = model->signature;
 	return model;
 }

@@ -38,6 +38,8 @@ static const char usage[] =
 	"  --threads N      threads inside one batch; default: 1\n"
 	"  --spin-ns N      look for a batch so long before sleeping; default: 0\n"
 	"  --no-graphs      on a device: models run call by call, not as CUDA graphs\n"
+	"  --device-model-memory BYTES\n"
+	"                   of a device's memory, for models and their batches; default: what there is\n"
 	"  --memory BYTES   freed activation memory to keep; default: 2 GiB\n"
 	"  --verbose        say what is loaded and how fast it is\n"
 	"  --help, --version\n";
@@ -71,6 +73,7 @@ static void parse(struct options *options, int argc, char **argv)
 		{ "plugins", required_argument, NULL, 'p' }, { "instances", required_argument, NULL, 'i' },
 		{ "threads", required_argument, NULL, 't' }, { "memory", required_argument, NULL, 'y' },
 		{ "no-graphs", no_argument, NULL, 'g' },
+		{ "device-model-memory", required_argument, NULL, 'D' },
 		{ "spin-ns", required_argument, NULL, 's' }, { "verbose", no_argument, NULL, 'v' },
 		{ "help", no_argument, NULL, 'h' },
 		{ "version", no_argument, NULL, 'V' },
@@ -103,6 +106,9 @@ static void parse(struct options *options, int argc, char **argv)
 			break;
 		case 's':
 			options->spin_ns = parse_number(optarg);
+			break;
+		case 'D':
+			options->device_model_bytes = parse_number(optarg);
 			break;
 		case 'g':
 			options->no_graphs = true;
@@ -152,7 +158,7 @@ static void open_device(struct executor *executor)
 
 	if (!executor->options.device)
 		return;
-	r = device_open(&device, executor->options.device, text);
+	r = device_open(&device, executor->options.device, executor->options.device_model_bytes, text);
 	if (r) {
 		executor_log("CPU only: %s", text);
 		return;

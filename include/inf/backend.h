@@ -59,6 +59,7 @@ struct inf_backend_device {
 	uint32_t reserved;
 	struct CUctx_st *context;
 	const struct inf_driver *driver;
+	uint64_t memory_bytes; /* that all models may have there; 0 = what there is */
 };
 
 /* What the executor grants a backend; size first, later members may follow. */
@@ -130,6 +131,12 @@ struct inf_backend_ops {
 	 */
 	int (*record)(struct inf_backend_model *model, uint32_t instance, struct CUstream_st *stream, int begin, char *error,
 		      size_t error_bytes);
+
+	/*
+	 * On a device: bytes of its memory that all models of this backend hold at the moment, cached ones too. Any thread. NULL =
+	 * none but what it is given.
+	 */
+	uint64_t (*device_bytes)(void);
 
 	/* Gives back the outputs of the last run() of this instance, also after a failed run. */
 	void (*done)(struct inf_backend_model *model, uint32_t instance);

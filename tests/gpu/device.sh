@@ -72,7 +72,7 @@ hangs() { # CALL:N:CODE OPTIONS...
 	rm -f "$RUN/once"
 	FAKECUDA_FAULTS=$1 FAKECUDA_FAULTS_ONCE=$RUN/once broker_start --builtin --device cuda "${@:2}" || { not_ok "start"; finish; }
 }
-hangs cuLaunchKernel:2000:hang --batch-ms-max 500
+hangs cuGraphLaunch:2000:hang --batch-ms-max 500
 check "a device that hangs in a batch: every answer is right" "$BUILD/tests/checked_load" "$SOCKET" 2 16 3 identity
 check "a line names the model" grep -q 'model identity has not ended a batch of .* in 500 ms' "$RUN/broker.log"
 check "models are on the device again" is_on_device
@@ -88,6 +88,13 @@ check "a driver that hangs: a line says so" grep -q 'has not ended its start .* 
 check "models are on the device in the end" is_on_device
 check "the broker ends cleanly" broker_stop
 no_violation "hangs"
+
+# Less memory for models than all of them want: who does not fit is named, the others are served.
+broker_start --builtin --device cuda --device-model-memory 1000000 || { not_ok "start"; finish; }
+check "a model that is over the budget has failed, and says why" \
+	bash -c "'$BUILD/shmctl' models -j | grep -q 'it needs [0-9]* bytes on cuda:0, where models have [0-9]* of 1000000'"
+check "the others are served" "$BUILD/tests/checked_load" "$SOCKET" 2 16 0.5 identity
+check "the broker ends cleanly" broker_stop
 
 # Slow and irregular: what waits for what shows.
 FAKECUDA_JITTER_US=300 broker_start --builtin --device cuda || { not_ok "start"; finish; }

@@ -44,7 +44,7 @@ for call in $calls; do
 	fails "$call:1:700" # CUDA_ERROR_ILLEGAL_ADDRESS
 done
 # While batches are on the device.
-for call in cuMemcpyHtoDAsync_v2 cuMemcpyDtoHAsync_v2 cuStreamWaitEvent cuEventRecord cuLaunchHostFunc cuLaunchKernel; do
+for call in cuMemcpyHtoDAsync_v2 cuMemcpyDtoHAsync_v2 cuStreamWaitEvent cuEventRecord cuLaunchHostFunc cuGraphLaunch; do
 	for n in 500 600 2000; do fails "$call:$n:2"; done
 	fails "$call:2000:719" # CUDA_ERROR_LAUNCH_FAILED
 done

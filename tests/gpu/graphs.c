@@ -211,7 +211,7 @@ int main(int argc, char **argv)
 	if (argc != 2)
 		return 2;
 	setenv("INF_CUDA_LIBRARY", argv[1], 1);
-	if (device_open(&device, "cuda:0", text)) {
+	if (device_open(&device, "cuda:0", 0, text)) {
 		printf("skip - recorded runs: %s\n0 passed, 0 failed, 1 skipped\n", text);
 		return 0;
 	}

@@ -28,6 +28,18 @@ c10::Device device()
 	return the_device;
 }
 
+/* More than that is "out of memory" to the model that asks for it. */
+static void limit_memory(uint64_t bytes)
+{
+	size_t free_bytes, total_bytes;
+	c10::cuda::CUDAGuard guard(the_device.index());
+
+	C10_CUDA_CHECK(cudaMemGetInfo(&free_bytes, &total_bytes));
+	if (bytes < total_bytes)
+		c10::cuda::CUDACachingAllocator::setMemoryFraction(static_cast<double>(bytes) / static_cast<double>(total_bytes),
+								   the_device.index());
+}
+
 void device_init(const struct inf_backend_device *granted)
 {
 	TORCH_CHECK(granted, "this plug-in is for CUDA devices");
@@ -36,6 +48,15 @@ void device_init(const struct inf_backend_device *granted)
 	int count = c10::cuda::device_count();
 
 	TORCH_CHECK(count > granted->ordinal, "libtorch sees ", count, " CUDA devices, not cuda:", granted->ordinal);
+	if (granted->memory_bytes)
+		limit_memory(granted->memory_bytes);
+}
+
+uint64_t device_bytes()
+{
+	constexpr auto all = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+
+	return static_cast<uint64_t>(c10::cuda::CUDACachingAllocator::getDeviceStats(the_device.index()).reserved_bytes[all].current);
 }
 
 void device_synchronize()

@@ -17,6 +17,9 @@ c10::Device device();
 /* init()'s part. Throws where this plug-in and the executor's device do not fit. */
 void device_init(const struct inf_backend_device *granted);
 
+/* Bytes of the device that libtorch's allocator holds, cached ones too. */
+uint64_t device_bytes();
+
 /* Waits for what the calling thread's current stream has to do; nothing on the CPU. */
 void device_synchronize();
 

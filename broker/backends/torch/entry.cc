@@ -129,9 +129,22 @@ static int record(struct inf_backend_model *model, uint32_t instance, struct CUs
 {
 	return guard_run(error, error_bytes, [&] { model_record(*model, instance, stream, begin != 0); });
 }
+
+static uint64_t held() noexcept
+{
+	uint64_t bytes = 0;
+	char error[8];
+
+	guard(error, sizeof(error), [&] {
+		bytes = device_bytes();
+		return 0;
+	});
+	return bytes;
+}
 #else
 static constexpr decltype(inf_backend_ops::enqueue) enqueue = nullptr;
 static constexpr decltype(inf_backend_ops::record) record = nullptr;
+static constexpr decltype(inf_backend_ops::device_bytes) held = nullptr;
 #endif
 
 static void done(struct inf_backend_model *model, uint32_t instance) noexcept
@@ -177,6 +190,7 @@ static const struct inf_backend_ops ops = {
 	.run = run,
 	.enqueue = enqueue,
 	.record = record,
+	.device_bytes = held,
 	.done = done,
 	.in_place = in_place,
 	.unload = unload,
