@@ -60,6 +60,35 @@ extern "C" __global__ void inf_reverse(float *to, const float *from, uint64_t n)
 		to[i] = from[n - 1 - i];
 }
 
+/* inf_normalised() in steps that neither contraction nor fast mathematics may touch. */
+static __device__ float normalised(uint8_t x, struct inf_scale scale)
+{
+	return __fdiv_rn(__fsub_rn(__fdiv_rn((float)x, 255.0f), scale.mean), scale.deviation);
+}
+
+/*
+ * Images of 1 to 4 channels, as bytes: interleaved, as decoders give them, or (is_planar) in planes. They become floats in
+ * planes, as networks take them. Blocks in y take an image each, those in x share it; a thread takes all channels of a pixel.
+ */
+extern "C" __global__ void inf_normalise(float *to, const uint8_t *from, uint64_t n_images, uint64_t n_pixels, uint64_t n_channels,
+					 uint64_t is_planar, struct inf_scale scale_0, struct inf_scale scale_1,
+					 struct inf_scale scale_2, struct inf_scale scale_3)
+{
+	const struct inf_scale scales[INF_CHANNELS_MAX] = { scale_0, scale_1, scale_2, scale_3 };
+	uint64_t pixel_step = is_planar ? 1 : n_channels, channel_step = is_planar ? n_pixels : 1;
+
+	for (uint64_t k = blockIdx.y; k < n_images; k += gridDim.y) {
+		const uint8_t *in = from + k * n_pixels * n_channels;
+		float *out = to + k * n_pixels * n_channels;
+
+		for (EACH(i, n_pixels))
+#pragma unroll
+			for (uint64_t c = 0; c < INF_CHANNELS_MAX; c++)
+				if (c < n_channels)
+					out[c * n_pixels + i] = normalised(in[i * pixel_step + c * channel_step], scales[c]);
+	}
+}
+
 /* What inf_judge does to values of one type. */
 template <typename T> __device__ bool clamp_into(T *values, uint64_t n, int64_t min, int64_t max)
 {

@@ -17,6 +17,22 @@ struct inf_move {
 	uint64_t to, from, bytes; /* addresses on the device */
 };
 
+/* What one channel of inf_normalise is brought to; as a parameter it is 8 bytes, as all are. */
+struct inf_scale {
+	float mean, deviation; /* of values in [0, 1]; a deviation is not 0 */
+};
+
+#define INF_CHANNELS_MAX 4u /* of inf_normalise */
+
+/*
+ * (x / 255 - mean) / deviation, each step rounded to a float, as torchvision's ToTensor and Normalize do it. There is no
+ * product in it, so there is nothing that a compiler could contract: kernel, twin and model give the same bits.
+ */
+static inline float inf_normalised(uint8_t x, struct inf_scale scale)
+{
+	return ((float)x / 255.0f - scale.mean) / scale.deviation;
+}
+
 /* Called with each range of memory that a launch will touch. */
 typedef void (*inf_touch_fn)(void *data, const void *address, size_t bytes, bool is_written);
 

@@ -96,6 +96,26 @@ static void reverse_touch(void *const *params, inf_touch_fn touch, void *data)
 	READS(1, N(2) * sizeof(float));
 }
 
+static void normalise_run(void *const *params)
+{
+	uint64_t n_pixels = N(3), n_channels = N(4), pixel_step = N(5) ? 1 : n_channels, channel_step = N(5) ? n_pixels : 1;
+
+	for (uint64_t k = 0; k < N(2); k++) {
+		const uint8_t *in = P(const uint8_t *, 1) + k * n_pixels * n_channels;
+		float *out = P(float *, 0) + k * n_pixels * n_channels;
+
+		for (uint64_t c = 0; c < n_channels; c++)
+			for (uint64_t i = 0; i < n_pixels; i++)
+				out[c * n_pixels + i] = inf_normalised(in[i * pixel_step + c * channel_step], P(struct inf_scale, 6 + c));
+	}
+}
+
+static void normalise_touch(void *const *params, inf_touch_fn touch, void *data)
+{
+	WRITES(0, N(2) * N(3) * N(4) * sizeof(float));
+	READS(1, N(2) * N(3) * N(4));
+}
+
 #define CLAMP_INTO(type)                                                           \
 	for (uint64_t i = 0; i < N(1); i++) {                                      \
 		type *value = &P(type *, 0)[i];                                    \
@@ -177,6 +197,7 @@ const struct inf_kernel inf_kernels[] = {
 	{ "inf_square", 3, square_run, square_touch },
 	{ "inf_twice", 2, twice_run, twice_touch },
 	{ "inf_reverse", 3, reverse_run, reverse_touch },
+	{ "inf_normalise", 6 + INF_CHANNELS_MAX, normalise_run, normalise_touch },
 	{ "inf_judge", 7, judge_run, judge_touch },
 	{ "inf_spin", 1, spin_run, spin_touch },
 	{ NULL, 0, NULL, NULL },

@@ -9,6 +9,7 @@
 #include "broker/executor/values.h"
 #include "shm/device/driver.h"
 #include "shm/signature.h"
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -214,6 +215,78 @@ static void check_move(const struct inf_kernel *kernel, CUmodule module)
 		printf("ok - inf_move does what its twin does\n");
 }
 
+/*
+ * What (x / 255 - mean) / deviation may differ from itself in doubles: half a unit of the last place for each of its three
+ * steps, of what comes out of each, and what the later ones make of that.
+ */
+static bool is_near(float got, uint8_t x, struct inf_scale scale)
+{
+	double difference = x / 255.0 - (double)scale.mean, exact = difference / (double)scale.deviation;
+	double before_it = (0x1p-25 + fabs(difference) * 0x1p-24) / (double)scale.deviation;
+
+	return fabs((double)got - exact) <= (before_it + fabs(exact) * 0x1p-24) * 1.000001;
+}
+
+/* Of what the twin was given (twin[1]) and gave (twin[0]). */
+static bool is_normalised(const uint64_t *shape, const uint8_t *from, const float *to, const struct inf_scale *scales)
+{
+	uint64_t n_images = shape[0], n_pixels = shape[1], n_channels = shape[2], is_planar = shape[3];
+
+	for (uint64_t k = 0; k < n_images; k++)
+		for (uint64_t c = 0; c < n_channels; c++)
+			for (uint64_t i = 0; i < n_pixels; i++) {
+				uint64_t in = is_planar ? c * n_pixels + i : i * n_channels + c;
+
+				if (!is_near(to[(k * n_channels + c) * n_pixels + i], from[k * n_channels * n_pixels + in], scales[c])) {
+					printf("NOT OK - inf_normalise: pixel %llu, channel %llu of image %llu\n",
+					       (unsigned long long)i, (unsigned long long)c, (unsigned long long)k);
+					return false;
+				}
+			}
+	return true;
+}
+
+/* 1 to 4 channels, interleaved and in planes, odd sizes and addresses; the first rounds have each value in each channel. */
+static void check_normalise(const struct inf_kernel *kernel, CUmodule module)
+{
+	const struct inf_scale known[INF_CHANNELS_MAX] = { { 0.485f, 0.229f }, { 0.456f, 0.224f }, { 0.406f, 0.225f }, { 0.0f, 1.0f } };
+	CUfunction function;
+	bool is_good = true;
+
+	must(driver.module_function(&function, module, kernel->name), kernel->name);
+	for (unsigned int i = 0; is_good && i < 3 * ROUNDS; i++) {
+		/* n_images, n_pixels, n_channels, is_planar */
+		uint64_t shape[4] = { i < 16 ? 1 : (uint64_t)random() % 5 + 1, i < 16 ? 256 : (uint64_t)random() % 3000 + 1,
+				      i % 4 + 1, i / 4 % 2 };
+		uint64_t odd_to = GUARD + 4 * ((uint64_t)random() % 8), odd_from = GUARD + (uint64_t)random() % 16;
+		uint64_t to = device[0] + odd_to, from = device[1] + odd_from;
+		uint64_t twin_to = (uintptr_t)(twin[0] + odd_to), twin_from = (uintptr_t)(twin[1] + odd_from);
+		struct inf_scale scales[INF_CHANNELS_MAX];
+		void *params[6 + INF_CHANNELS_MAX] = { &to, &from }, *twin_params[6 + INF_CHANNELS_MAX] = { &twin_to, &twin_from };
+		unsigned int blocks_y = 1 + (unsigned int)random() % (unsigned int)shape[0];
+
+		for (unsigned int k = 0; k < 4; k++)
+			params[2 + k] = twin_params[2 + k] = &shape[k];
+		for (unsigned int c = 0; c < INF_CHANNELS_MAX; c++) {
+			scales[c] = known[c];
+			if (i >= 16)
+				scales[c] = (struct inf_scale){ (float)(random() % 1000) / 999, (float)(random() % 1000 + 1) / 999 };
+			params[6 + c] = twin_params[6 + c] = &scales[c];
+		}
+		randomize(false);
+		for (uint64_t k = 0; k < shape[0] * shape[1] * shape[2]; k++)
+			twin[1][odd_from + k] = (uint8_t)(i >= 16 ? (uint64_t)random() : shape[3] ? k : k / shape[2]);
+		must(driver.copy_in(device[1], twin[1], BYTES + 2 * GUARD, stream), "copy in");
+		must(driver.launch(function, (unsigned int)random() % 12 + 1, blocks_y, 1, THREADS, 1, 1, 0, stream, params, NULL), kernel->name);
+		is_good = run_twin(kernel, twin_params) && compare(kernel->name, shape[1]) &&
+			  is_normalised(shape, twin[1] + odd_from, (const float *)(const void *)(twin[0] + odd_to), scales);
+	}
+	n_passed += is_good;
+	n_failed += !is_good;
+	if (is_good)
+		printf("ok - inf_normalise does what its twin and doubles do\n");
+}
+
 int main(int argc, char **argv)
 {
 	char text[INF_DRIVER_TEXT_BYTES];
@@ -245,6 +318,8 @@ int main(int argc, char **argv)
 			check_judge(kernel, module);
 		else if (!strcmp(kernel->name, "inf_move"))
 			check_move(kernel, module);
+		else if (!strcmp(kernel->name, "inf_normalise"))
+			check_normalise(kernel, module);
 		else
 			check(kernel, module);
 	for (unsigned int b = 0; b < BUFFERS; b++) {
