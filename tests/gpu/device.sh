@@ -8,7 +8,7 @@ cd "$(dirname "$0")/../.." || exit 1
 . tests/support/gpu.sh
 export FAKECUDA_LEDGER_LIVE=$RUN/ledger
 
-cases="identity many_rows large_rows scalar_and_varying named_errors deadline cancel quota too_many_in_flight event_fd threads after_fork
+cases="identity many_rows large_rows scalar_and_varying normalise named_errors deadline cancel quota too_many_in_flight event_fd threads after_fork
 	infer_in_one_line pairs"
 hammer() { # NAME: one row and many, one client and several
 	local case

@@ -142,6 +142,37 @@ static void varying(void)
 	}
 }
 
+/* Pixels that are on the device become floats there: the bits of C's arithmetic. */
+static void normalised(void)
+{
+	const float means[] = { 0.485f, 0.456f, 0.406f }, deviations[] = { 0.229f, 0.224f, 0.225f };
+	enum { PIXELS = 32 * 32, ROWS = 5, N = PIXELS * 3 };
+	struct inf_model *model = open_model("normalise");
+	uint8_t *from = pinned(ROWS * N);
+	float *to = pinned(ROWS * N * sizeof(float));
+
+	for (uint32_t rows = 1; rows <= ROWS && !wrong; rows++) {
+		struct inf_request *req = NULL;
+		uint64_t x = 0, y = 0;
+
+		for (uint32_t i = 0; i < rows * N; i++)
+			from[i] = (uint8_t)random();
+		WANT(inf_request_take(model, rows, &req) == 0 && inf_output_to_device(req) == 0);
+		WANT(inf_input_device(req, 0, &x) == 0 && inf_output_device(req, 0, &y) == 0);
+		WANT(!driver.copy_in(x, from, rows * N, stream) && inf_request_commit(req, stream) == 0);
+		WANT(inf_submit(req) == 0 && inf_wait_stream(req, stream) == 0);
+		WANT(!driver.copy_out(to, y, rows * N * sizeof(float), stream) && !driver.stream_synchronize(stream));
+		for (uint32_t i = 0; i < rows * N && !wrong; i++) {
+			float want = ((float)from[i] / 255.0f - means[i % 3]) / deviations[i % 3];
+
+			WANT(!memcmp(&to[i / N * N + i % 3 * PIXELS + i / 3 % PIXELS], &want, sizeof(want)));
+		}
+		WANT(inf_wait(req, in_ms(20000)) == 0 && inf_request_status(req) == INF_OK);
+		inf_request_give(req);
+	}
+	WANT(!driver.host_free(from) && !driver.host_free(to));
+}
+
 /* The inputs come long after the request: it waits for them, and nobody else does. */
 static void late_commit(void)
 {
@@ -271,6 +302,7 @@ int main(int argc, char **argv)
 		{ "judged", judged, false },
 		{ "scrubbed", scrubbed, false },
 		{ "varying", varying, false },
+		{ "normalised", normalised, false },
 		{ "late_commit", late_commit, false },
 		{ "entries", entries, false },
 		{ "dlpack", dlpack, false },

@@ -161,6 +161,41 @@ static void scalar_and_varying(void)
 	inf_close(client);
 }
 
+/*
+ * Pixels to planes of floats, each value in each channel, one image and many: the bits that C's own arithmetic gives, wherever
+ * the model runs.
+ */
+static void normalise(void)
+{
+	const float means[] = { 0.485f, 0.456f, 0.406f }, deviations[] = { 0.229f, 0.224f, 0.225f };
+	enum { PIXELS = 32 * 32, ROWS = 80 }; /* more than a batch takes */
+	struct inf_client *client = open_client();
+	struct inf_model *model = open_model(client, "normalise", 2 * ROWS);
+
+	for (uint32_t rows = 1; rows <= ROWS && !wrong; rows = rows * 3 + 4) {
+		struct inf_request *req = take(model, rows);
+		struct inf_tensor out;
+		uint8_t *in;
+
+		if (wrong)
+			break;
+		in = inf_input(req, 0);
+		for (uint32_t i = 0; i < rows * PIXELS * 3; i++)
+			in[i] = (uint8_t)(i / 3 * (i % 3 + 1 + i / PIXELS * 2));
+		WANT(run(req) == INF_OK);
+		WANT(inf_output_tensor(req, 0, &out) == 0 && out.dtype == INF_F32 && out.rank == 4 && out.dims[0] == rows);
+		WANT(out.dims[1] == 3 && out.dims[2] == 32 && out.dims[3] == 32);
+		for (uint32_t i = 0; i < rows * PIXELS * 3 && !wrong; i++) {
+			uint32_t pixel = i / 3 % PIXELS, c = i % 3, row = i / 3 / PIXELS;
+			float want = ((float)in[i] / 255.0f - means[c]) / deviations[c];
+
+			WANT(!memcmp((const float *)out.data + (row * 3 + c) * PIXELS + pixel, &want, sizeof(want)));
+		}
+		inf_request_give(req);
+	}
+	inf_close(client);
+}
+
 /* Each value in each place, alone and beside a good row in one batch. */
 static void not_finite(struct inf_client *client)
 {
@@ -438,6 +473,7 @@ static const struct {
 	{ "many_rows", many_rows },
 	{ "large_rows", large_rows },
 	{ "scalar_and_varying", scalar_and_varying },
+	{ "normalise", normalise },
 	{ "named_errors", named_errors },
 	{ "deadline", deadline },
 	{ "cancel", cancel },

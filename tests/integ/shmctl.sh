@@ -77,15 +77,15 @@ broker_start --builtin || { not_ok "start"; finish; }
 says "status" 0 "^broker +running, pid $BROKER, version .*, loop ${INF_LOOP:-(io_uring|epoll)}, up " "$CTL" status
 json "status -j" 0 "d['schema'] == 'infbroker.status/1' and d['state'] == 'running' and d['pid'] == $BROKER and
 	d['socket'] == '$SOCKET' and d['loop'] == ('${INF_LOOP-}' or d['loop']) and d['executor']['state'] == 'ready' and
-	d['executor']['pid'] == $(executor_pid) and d['models'] == {'ready': 13, 'loading': 0, 'failed': 0} and
-	not d['draining'] and d['limits']['models_max'] == {'limit': 64, 'used': 13} and d['requests']['OK'] == 0" "$CTL" status -j
+	d['executor']['pid'] == $(executor_pid) and d['models'] == {'ready': 14, 'loading': 0, 'failed': 0} and
+	not d['draining'] and d['limits']['models_max'] == {'limit': 64, 'used': 14} and d['requests']['OK'] == 0" "$CTL" status -j
 json "global options before the command" 0 "d['pid'] == $BROKER" env -u INFBROKER_SOCKET "$CTL" --json --socket="$SOCKET" --timeout=3 status
 json "and behind it" 0 "d['pid'] == $BROKER" env -u INFBROKER_SOCKET "$CTL" status --timeout 0 --socket "$SOCKET" -j
 says "models" 0 '^index +1 ready +64/64 |^index +1 ready +[0-9]+/64 ' "$CTL" models
 says "models: inputs with their ranges" 0 '^  in +x +i64\[batch,4\] values 0\.\.9$' "$CTL" models
 says "models: inputs that must be finite" 0 '^  in +x +f32\[batch,4\] finite$' "$CTL" models
 says "models: shapes that vary" 0 '^  in +x +f32\[0\.\.1024\]$' "$CTL" models
-json "models -j" 0 "{m['name'] for m in d['models']} == set('identity identity_f32 dtypes add_sub sleep spin crash hang wrong_size index scalar varying finite'.split())
+json "models -j" 0 "{m['name'] for m in d['models']} == set('identity identity_f32 dtypes add_sub sleep spin crash hang wrong_size index scalar varying finite normalise'.split())
 	and all(m['state'] == 'ready' and m['builtin'] and m['time_ns']['1'] > 0 for m in d['models'])" "$CTL" models -j
 json "models -j: a signature" 0 "[(m['batchable'], m['batch_max'], m['inputs'], m['outputs']) for m in d['models'] if m['name'] == 'index'] ==
 	[(True, 64, [{'name': 'x', 'dtype': 'i64', 'shape': ['batch', 4], 'range': [0, 9]}], [{'name': 'out', 'dtype': 'f32', 'shape': ['batch', 4]}])]" \
@@ -333,7 +333,7 @@ kill -STOP "$BROKER"
 says "status of a stopped broker" 1 "^broker +stopped, pid $BROKER" "$CTL" status
 json "status -j of a stopped broker" 1 "d['state'] == 'stopped' and d['pid'] == $BROKER and d['requests']['OK'] > 20" "$CTL" status -j
 says "models of a stopped broker" 0 '^identity +1 ready' "$CTL" models
-json "models -j of a stopped broker" 0 "len(d['models']) == 13" "$CTL" models -j
+json "models -j of a stopped broker" 0 "len(d['models']) == 14" "$CTL" models -j
 says "sessions of a stopped broker" 0 '^no sessions' "$CTL" sessions
 says "infer asks a stopped broker in vain" 5 'does not answer; shmctl status says in what state it is' "$CTL" --timeout 1 infer identity "$X/rows.npy"
 json "and says so in JSON" 5 "d['exit_status'] == 5 and 'does not answer' in d['error']" "$CTL" --timeout 1 -j infer identity "$X/rows.npy"

@@ -33,7 +33,7 @@ struct kind {
 	const char *name;
 	int (*run)(const struct call *call);
 	uint8_t dtype_in, dtype_out; /* NONE = one of each, under its name */
-	int64_t width; /* elements of a row; -1 = scalar, -2 = up to 1024 */
+	int64_t width; /* elements of a row; -1 = scalar, -2 = up to 1024, -3 = an image, planes come out */
 	uint32_t n_inputs, n_outputs, batch_max;
 	int64_t min, max; /* declared range where they differ */
 	bool finite; /* declared for the inputs */
@@ -196,6 +196,31 @@ static int reverse(const struct call *call)
 	return 0;
 }
 
+/* There are 256 bytes: each channel's floats are computed once, as the kernel computes each pixel. */
+static int normalise(const struct call *call)
+{
+	const size_t n = DEVICE_IMAGE_SIDE * DEVICE_IMAGE_SIDE;
+	const uint8_t *in = call->inputs[0].data;
+	struct inf_backend_tensor *image = &call->outputs[0];
+	float *out = block(call, call->inputs[0].bytes * sizeof(float)), table[256];
+
+	if (!out)
+		return -ENOMEM;
+	for (size_t c = 0; c < DEVICE_CHANNELS; c++) {
+		for (unsigned int x = 0; x < 256; x++)
+			table[x] = inf_normalised((uint8_t)x, device_scales[c]);
+		for (size_t i = 0; i < call->rows * n; i++)
+			out[(i / n * DEVICE_CHANNELS + c) * n + i % n] = table[in[i * DEVICE_CHANNELS + c]];
+	}
+	*image = call->inputs[0];
+	image->data = out;
+	image->dtype = INF_F32;
+	image->bytes = call->inputs[0].bytes * sizeof(float);
+	image->dims[1] = DEVICE_CHANNELS;
+	image->dims[2] = image->dims[3] = DEVICE_IMAGE_SIDE;
+	return 0;
+}
+
 static const struct kind kinds[] = {
 	{ "identity", echo, INF_U8, INF_U8, 64, 1, 1, BATCH, 0, 0, false, device_copy },
 	{ "identity_f32", echo, INF_F32, INF_F32, 1024, 1, 1, BATCH, 0, 0, false, device_copy },
@@ -210,6 +235,7 @@ static const struct kind kinds[] = {
 	{ "scalar", twice, INF_I32, INF_I32, -1, 1, 1, 1, -1000, 1000, false, device_twice },
 	{ "varying", reverse, INF_F32, INF_F32, -2, 1, 1, 1, 0, 0, false, device_reverse },
 	{ "finite", echo, INF_F32, INF_F32, 4, 1, 1, 64, 0, 0, true, device_copy },
+	{ "normalise", normalise, INF_U8, INF_F32, -3, 1, 1, 64, 0, 0, false, device_normalise },
 };
 
 #define N_KINDS (sizeof(kinds) / sizeof(kinds[0]))
@@ -258,6 +284,23 @@ static int load(const struct inf_backend_source *source, struct inf_backend_mode
 	return -ENOENT;
 }
 
+static bool is_batchable(const struct kind *kind)
+{
+	return kind->width > 0 || kind->width == -3;
+}
+
+/* Interleaved bytes, or planes of floats. */
+static void describe_image(struct inf_tensor_spec *spec)
+{
+	bool is_planar = spec->dtype == INF_F32;
+
+	spec->rank = 4;
+	spec->flags = INF_SPEC_BATCH;
+	spec->dims[0] = -1;
+	for (int i = 1; i < 4; i++)
+		spec->dims[i] = spec->dims_max[i] = i == (is_planar ? 1 : 3) ? (int64_t)DEVICE_CHANNELS : (int64_t)DEVICE_IMAGE_SIDE;
+}
+
 static void describe_tensor(const struct kind *kind, struct inf_tensor_spec *spec, const char *name, uint8_t dtype)
 {
 	memcpy(spec->name, name, strlen(name));
@@ -271,6 +314,8 @@ static void describe_tensor(const struct kind *kind, struct inf_tensor_spec *spe
 		spec->rank = 1;
 		spec->dims[0] = -1;
 		spec->dims_max[0] = 1024;
+	} else if (kind->width == -3) {
+		describe_image(spec);
 	}
 }
 
@@ -284,7 +329,7 @@ static int describe(struct inf_backend_model *model, struct inf_signature *ret, 
 	*ret_json = NULL;
 	*ret = (struct inf_signature){
 		.version = 1,
-		.flags = INF_SIG_BUILTIN | (kind->width > 0 ? INF_SIG_BATCHABLE : 0),
+		.flags = INF_SIG_BUILTIN | (is_batchable(kind) ? INF_SIG_BATCHABLE : 0),
 		.n_inputs = kind->n_inputs,
 		.n_outputs = kind->n_outputs,
 		.batch_max = kind->batch_max,

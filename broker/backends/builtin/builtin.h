@@ -14,6 +14,8 @@
  *	scalar        i32[] in -1000..1000 -> i32[], twice that; does not batch
  *	varying       f32[up to 1024] -> the same reversed; does not batch
  *	finite        f32[batch,4] without NaN and infinity -> the same
+ *	normalise     u8[batch,32,32,3], pixels of decoded images -> f32[batch,3,32,32], (x / 255 - mean) / deviation with
+ *		      ImageNet's mean and deviation of each channel; the same bits on the CPU and on a device
  *
  * On a device all but crash, hang and wrong_size, as kernels; sleep is spin.
  */

@@ -3,6 +3,7 @@
 #ifndef BROKER_BACKENDS_BUILTIN_DEVICE_H
 #define BROKER_BACKENDS_BUILTIN_DEVICE_H
 
+#include "broker/cuda/kernels.h"
 #include <inf/backend.h>
 
 struct device_call {
@@ -12,6 +13,11 @@ struct device_call {
 	struct inf_backend_tensor *outputs;
 	uint64_t cost_ns;
 };
+
+/* Of images, and what their channels are brought to: ImageNet's mean and deviation. */
+#define DEVICE_IMAGE_SIDE 32u
+#define DEVICE_CHANNELS	  3u
+extern const struct inf_scale device_scales[INF_CHANNELS_MAX];
 
 /* Loads the kernels. 0, or a negative errno with a text. Once, before any other. */
 int builtin_device_init(const struct inf_backend_device *device, char *error, size_t error_bytes);
@@ -23,6 +29,7 @@ int device_spin(const struct device_call *call);
 int device_square(const struct device_call *call);
 int device_twice(const struct device_call *call);
 int device_reverse(const struct device_call *call);
+int device_normalise(const struct device_call *call);
 
 /* Of the last call in this thread that failed. */
 const char *builtin_device_error(void);
