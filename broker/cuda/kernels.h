@@ -33,15 +33,17 @@ static inline float inf_normalised(uint8_t x, struct inf_scale scale)
 	return ((float)x / 255.0f - scale.mean) / scale.deviation;
 }
 
-/* Called with each range of memory that a launch will touch. */
-typedef void (*inf_touch_fn)(void *data, const void *address, size_t bytes, bool is_written);
+/* Called with each range of memory that a launch will touch. Returns whether a twin may look into it, to know what else. */
+typedef bool (*inf_touch_fn)(void *data, const void *address, size_t bytes, bool is_written);
 
 struct inf_kernel {
 	const char *name;
 	unsigned int n_params;
 	/* params[i] points at the i-th parameter, as in cuLaunchKernel(). */
 	void (*run)(void *const *params);
-	void (*touch)(void *const *params, inf_touch_fn touch, void *data);
+	/* Returns whether that was all of it: not where it could not look into a list. */
+	bool (*touch)(void *const *params, inf_touch_fn touch, void *data);
+	bool is_elementwise; /* an output may lie where an input lies; else no range that is written may meet another */
 };
 
 /* All of them; ended by one without a name. */

@@ -15,13 +15,14 @@ struct test_case {
 	const char *environment[SETTINGS_MAX]; /* "NAME=VALUE" */
 };
 
-extern const struct test_case calls_cases[], memory_cases[], stream_cases[], order_cases[], process_cases[];
+extern const struct test_case calls_cases[], memory_cases[], stream_cases[], order_cases[], process_cases[], pinned_cases[];
 
 struct fakecuda_functions {
 	void (*ledger)(struct fakecuda_ledger *ledger);
 	uint64_t (*calls)(const char *name);
 	int (*fault)(const char *name, uint64_t n, int code);
 	void (*reload)(void);
+	void (*hold)(int hold);
 };
 
 extern struct inf_driver cu;

@@ -13,6 +13,16 @@
 
 #define POLL_NS 20000
 
+static bool is_held; /* nothing begins */
+
+EXPORT void fakecuda_hold(int hold)
+{
+	pthread_mutex_lock(&fake.lock);
+	is_held = hold;
+	pthread_cond_broadcast(&fake.done);
+	pthread_mutex_unlock(&fake.lock);
+}
+
 static void sleep_until(uint64_t ns)
 {
 	struct timespec until = { .tv_sec = (time_t)(ns / 1000000000u), .tv_nsec = (long)(ns % 1000000000u) };
@@ -129,6 +139,8 @@ static void work(struct stream *stream, struct op *op, struct clock *clock, unsi
 	struct engine *engine = take_engine(stream, op);
 	uint64_t start, end, spent, duration = duration_ns(op);
 
+	if (!context->error)
+		op_runs(op, stream);
 	if (!context->error && op->kernel && op_check(op, context))
 		context_stick(context, CUDA_ERROR_ILLEGAL_ADDRESS);
 	if (context->error) {
@@ -241,7 +253,7 @@ static void run(struct stream *stream, struct op *op)
 		wait_word(stream, op);
 		break;
 	case OP_GRAPH:
-		exec_run(stream, op->exec);
+		exec_run(stream, op);
 		break;
 	default:
 		engine_run_node(stream, op, &stream->clock, stream->entity);
@@ -262,7 +274,7 @@ void engine_run(struct stream *stream, struct op *op)
 	struct context *context = stream->object.context;
 	uint64_t jitter = op->kind == OP_RECORD ? 0 : jitter_ns(stream);
 
-	while (op->is_stalled && !context->error)
+	while ((op->is_stalled || is_held) && !context->error)
 		pthread_cond_wait(&fake.done, &fake.lock);
 	if (op->late_error)
 		context_stick(context, op->late_error);

@@ -10,6 +10,7 @@
  *	memory.c   cuMemAlloc, pinned and registered host memory, questions about addresses
  *	vmm.c      cuMemCreate and its kin
  *	stream.c   queues and their threads; engine.c what these do
+ *	touch.c    which memory an operation touches, and that it stays as it is until then
  *	copy.c     copies, fills and value words: what they check before they are queued
  *	event.c, launch.c, graph.c
  *	race.c     who is ordered after whom
@@ -269,6 +270,8 @@ struct touch {
 	uint64_t address;
 	size_t bytes;
 	bool is_written;
+	bool is_summed; /* `sum` is of these bytes, when it was queued */
+	uint64_t sum;
 };
 
 /* One record of an event, or a mark of our own in a stream. */
@@ -276,6 +279,7 @@ struct record {
 	unsigned int n_refs;
 	bool is_done;
 	bool is_known; /* `clock` is what it will be */
+	bool is_told;  /* as stream_is_told() */
 	uint64_t end_ns;
 	struct clock clock;
 };
@@ -299,7 +303,9 @@ struct op {
 	unsigned int n_touches;
 	struct clock clock; /* what its caller knew; once it is judged, all that it comes after */
 	bool is_judged, is_racing;
+	bool is_open; /* what it touches is known no sooner than it runs */
 	uint64_t queued_ns;
+	struct op *nodes; /* of this launch of `exec` */
 	/* In graphs. */
 	unsigned int branch, slot;
 	uint64_t seen[BRANCHES_MAX]; /* of each branch, how many operations come before it */
@@ -325,9 +331,7 @@ struct stream {
 
 struct op *op_new(enum op_kind kind);
 void op_free(struct op *op);
-void op_touch(struct op *op, uint64_t address, size_t bytes, bool is_written);
-/* Violation and error where one of its ranges is not there for it any more. */
-CUresult op_check(const struct op *op, const struct context *context);
+void ops_free(struct op *first);
 struct record *record_new(void);
 struct record *record_ref(struct record *record);
 void record_unref(struct record *record);
@@ -340,8 +344,22 @@ void stream_put(struct stream *stream, struct op *op);
 /* For a call that queues something: of this context. NULL and *ret_error, after a violation. */
 struct stream *stream_get(CUstream handle, struct context *context, const char *what, CUresult *ret_error);
 void stream_end(struct stream *stream);
+/* The next of all streams, those that were destroyed and still run as well; NULL = first, and after the last. */
+struct stream *stream_next(const struct stream *stream);
 bool streams_use(uint64_t address, size_t bytes);
 void streams_wake(const struct context *context);
+
+/* --- touch.c --- */
+
+void op_touch(struct op *op, uint64_t address, size_t bytes, bool is_written);
+/* Violation and error where one of its ranges is not there for it any more. */
+CUresult op_check(const struct op *op, const struct context *context);
+/* It is put into a queue now, or as one of `nodes` of a graph that is launched. */
+void op_queued(struct op *op, const struct op *nodes, const struct stream *stream);
+/* It begins. Violations where what it reads is not what it was. */
+void op_runs(struct op *op, const struct stream *stream);
+/* What is put there now comes after something that tells the host that it may write, or waits for it. */
+bool stream_is_told(const struct stream *stream);
 
 /* --- engine.c --- */
 
@@ -370,7 +388,7 @@ void module_end(struct object *module);
 struct exec {
 	struct object object;
 	unsigned int n_refs;
-	struct op *first;
+	struct op *first; /* as they were captured: each launch has its own */
 	unsigned int n_branches, n_slots;
 	unsigned int entities[BRANCHES_MAX]; /* [0] is the stream's */
 	struct clock clocks[BRANCHES_MAX];
@@ -379,8 +397,8 @@ struct exec {
 };
 
 void exec_unref(struct exec *exec);
-/* On the stream's thread. */
-void exec_run(struct stream *stream, struct exec *exec);
+/* On the stream's thread: one launch of it. */
+void exec_run(struct stream *stream, const struct op *launch);
 /* The stream is captured: takes `op`. */
 CUresult capture_add(struct stream *stream, struct op *op);
 CUresult capture_record(struct stream *stream, struct event *event);

@@ -34,8 +34,9 @@
  *	FAKECUDA_STATE=FILE		struct fakecuda_state, shared by all processes that name it
  *
  * A violation is a use that a real driver might let pass by luck, or that it would answer with an error: freed memory,
- * ranges that are too long, destroyed handles, wrong contexts, memory that goes while queued work uses it, and work that
- * touches the same bytes without an order (race.c says how that is known).
+ * ranges that are too long, destroyed handles, wrong contexts, memory that goes while queued work uses it, work that
+ * touches the same bytes without an order (race.c says how that is known), one launch whose parts do (inf_move), and pinned
+ * memory that the host writes before queued work has read it (touch.c).
  *
  * Stricter than the real one on purpose: the default stream (NULL) is none, unless asked for; device addresses of host memory
  * are for kernels and stream_write/stream_wait, not for copies; a copy of 0 bytes is a mistake. Simpler than the real one: the
@@ -114,5 +115,7 @@ uint64_t fakecuda_calls(const char *name);
 int fakecuda_fault(const char *name, uint64_t n, int code);
 /* Reads sizes, switches and delays of the environment again (not devices, faults and files). */
 void fakecuda_reload(void);
+/* 1: nothing that is queued begins any more; 0: it goes on. So that a test knows what has not run yet. */
+void fakecuda_hold(int hold);
 
 #endif /* TESTS_FAKECUDA_FAKECUDA_H */

@@ -37,16 +37,6 @@ struct graph {
 static struct capture *captures;
 static uint64_t last_id;
 
-static void free_ops(struct op *op)
-{
-	while (op) {
-		struct op *next = op->next;
-
-		op_free(op);
-		op = next;
-	}
-}
-
 /* --- what may not be ---------------------------------------------------------------------------------------------- */
 
 static CUresult break_it(struct capture *capture, const char *what)
@@ -216,7 +206,7 @@ static void capture_free(struct capture *capture)
 	while (*at != capture)
 		at = &(*at)->next;
 	*at = capture->next;
-	free_ops(capture->first);
+	ops_free(capture->first);
 	free(capture->slots);
 	free(capture);
 }
@@ -276,17 +266,24 @@ CUresult cuStreamEndCapture(CUstream handle, CUgraph *graph)
 
 /* --- graphs ------------------------------------------------------------------------------------------------------------- */
 
-static struct op *copy_of(const struct op *op)
+/* Of captured ones, which hold nothing but what they touch. */
+static struct op *copies_of(const struct op *first)
 {
-	struct op *copy = op_new(op->kind);
+	struct op *copies = NULL, **last = &copies;
 
-	*copy = *op;
-	copy->next = NULL;
-	copy->touches = NULL;
-	copy->n_touches = 0;
-	for (unsigned int i = 0; i < op->n_touches; i++)
-		op_touch(copy, op->touches[i].address, op->touches[i].bytes, op->touches[i].is_written);
-	return copy;
+	for (const struct op *op = first; op; op = op->next) {
+		struct op *copy = op_new(op->kind);
+
+		*copy = *op;
+		copy->next = NULL;
+		copy->touches = NULL;
+		copy->n_touches = 0;
+		for (unsigned int i = 0; i < op->n_touches; i++)
+			op_touch(copy, op->touches[i].address, op->touches[i].bytes, op->touches[i].is_written);
+		*last = copy;
+		last = &copy->next;
+	}
+	return copies;
 }
 
 static void exec_free(struct exec *exec)
@@ -295,7 +292,7 @@ static void exec_free(struct exec *exec)
 		if (exec->entities[i])
 			entity_end(exec->entities[i], &exec->clocks[i]);
 	record_unref(exec->last);
-	free_ops(exec->first);
+	ops_free(exec->first);
 	free(exec->slots);
 	free(exec);
 }
@@ -310,7 +307,6 @@ CUresult cuGraphInstantiateWithFlags(CUgraphExec *ret, CUgraph handle, unsigned 
 {
 	struct graph *graph;
 	struct exec *exec;
-	struct op **last;
 
 	BEGIN(cuGraphInstantiateWithFlags, NEEDS_CONTEXT);
 	graph = object_get(KIND_GRAPH, (uintptr_t)handle, "cuGraphInstantiate");
@@ -334,19 +330,17 @@ CUresult cuGraphInstantiateWithFlags(CUgraphExec *ret, CUgraph handle, unsigned 
 			return call_end(CUDA_ERROR_OUT_OF_MEMORY);
 		}
 	}
-	last = &exec->first;
-	for (const struct op *op = graph->first; op; op = op->next) {
-		*last = copy_of(op);
-		last = &(*last)->next;
-	}
+	exec->first = copies_of(graph->first);
 	object_add(&exec->object, KIND_EXEC, context);
 	ledger->graph_execs++;
 	*ret = (CUgraphExec)(uintptr_t)exec->object.handle;
 	return call_end(CUDA_SUCCESS);
 }
 
-void exec_run(struct stream *stream, struct exec *exec)
+void exec_run(struct stream *stream, const struct op *launch)
 {
+	struct exec *exec = launch->exec;
+
 	for (unsigned int i = 1; i < exec->n_branches; i++) {
 		uint64_t stamp = exec->clocks[i].at[exec->entities[i]];
 
@@ -354,7 +348,7 @@ void exec_run(struct stream *stream, struct exec *exec)
 		exec->clocks[i] = (struct clock){ 0 };
 		exec->clocks[i].at[exec->entities[i]] = stamp;
 	}
-	for (struct op *op = exec->first; op && !stream->object.context->error; op = op->next) {
+	for (struct op *op = launch->nodes; op && !stream->object.context->error; op = op->next) {
 		struct clock *clock = op->branch ? &exec->clocks[op->branch] : &stream->clock;
 
 		if (op->kind == OP_RECORD)
@@ -381,7 +375,11 @@ static void put_graph(struct stream *stream, struct exec *exec)
 	op = op_new(OP_GRAPH);
 	op->exec = exec;
 	exec->n_refs++;
-	for (const struct op *node = exec->first; node; node = node->next)
+	op->nodes = copies_of(exec->first);
+	/* What kernels find in memory is what is there now. */
+	for (struct op *node = op->nodes; node; node = node->next)
+		op_queued(node, op->nodes, stream);
+	for (const struct op *node = op->nodes; node; node = node->next)
 		for (unsigned int i = 0; i < node->n_touches; i++)
 			op_touch(op, node->touches[i].address, node->touches[i].bytes, node->touches[i].is_written);
 	pending_fault = fault;
@@ -444,7 +442,7 @@ void graph_end(struct object *object)
 	struct graph *graph = (struct graph *)object;
 
 	object_remove(object);
-	free_ops(graph->first);
+	ops_free(graph->first);
 	free(graph);
 	ledger->graphs--;
 }

@@ -102,23 +102,14 @@ CUresult cuModuleGetFunction(CUfunction *ret, CUmodule handle, const char *name)
 	return call_end(CUDA_ERROR_NOT_FOUND);
 }
 
-static void take_touch(void *data, const void *address, size_t bytes, bool is_written)
-{
-	op_touch(data, (uintptr_t)address, bytes, is_written);
-}
-
-/* Parameters are copied now; what they will touch is known by them alone, whatever is in memory. */
+/* Parameters are copied now. */
 static struct op *op_of(const struct inf_kernel *kernel, void **params)
 {
 	struct op *op = op_new(OP_KERNEL);
-	void *copies[KERNEL_PARAMS_MAX];
 
 	op->kernel = kernel;
-	for (unsigned int i = 0; i < kernel->n_params; i++) {
+	for (unsigned int i = 0; i < kernel->n_params; i++)
 		memcpy(&op->params[i], params[i], sizeof(op->params[i]));
-		copies[i] = &op->params[i];
-	}
-	kernel->touch(copies, take_touch, op);
 	return op;
 }
 

@@ -63,36 +63,20 @@ void op_free(struct op *op)
 	record_unref(op->record);
 	if (op->exec)
 		exec_unref(op->exec);
+	ops_free(op->nodes);
 	free(op->staging);
 	free(op->touches);
 	free(op);
 }
 
-void op_touch(struct op *op, uint64_t address, size_t bytes, bool is_written)
+void ops_free(struct op *op)
 {
-	if (!bytes)
-		return;
-	op->touches = realloc(op->touches, (op->n_touches + 1) * sizeof(op->touches[0]));
-	if (!op->touches)
-		abort();
-	op->touches[op->n_touches++] = (struct touch){ address, bytes, is_written };
-}
+	while (op) {
+		struct op *next = op->next;
 
-CUresult op_check(const struct op *op, const struct context *context)
-{
-	for (unsigned int i = 0; i < op->n_touches; i++) {
-		const struct touch *touch = &op->touches[i];
-		enum look look = range_look(RANGE_OF_DEVICE | RANGE_OF_HOST, touch->address, touch->bytes, context->device,
-					    touch->is_written);
-
-		if (look == LOOK_GOOD)
-			continue;
-		violation("%s %s[%#llx, +%zu), which %s", op->kernel ? op->kernel->name : op_names[op->kind],
-			  op->kernel ? "touches " : "of ", (unsigned long long)touch->address, touch->bytes,
-			  look_text(look, touch->address, touch->bytes));
-		return op->kernel ? CUDA_ERROR_ILLEGAL_ADDRESS : CUDA_ERROR_INVALID_VALUE;
+		op_free(op);
+		op = next;
 	}
-	return CUDA_SUCCESS;
 }
 
 /* --- queues ----------------------------------------------------------------------------------------------------------- */
@@ -107,7 +91,7 @@ static void judge(struct stream *stream, struct op *op)
 		stream->is_unsure = false;
 	}
 	clock_join(known, &op->clock);
-	if (op->kind == OP_WAIT_WORD || op->kind == OP_GRAPH || (op->kind == OP_WAIT && !op->record->is_known))
+	if (op->is_open || op->kind == OP_WAIT_WORD || op->kind == OP_GRAPH || (op->kind == OP_WAIT && !op->record->is_known))
 		stream->is_unsure = true;
 	if (stream->is_unsure)
 		return;
@@ -128,6 +112,9 @@ void stream_put(struct stream *stream, struct op *op)
 {
 	op->next = NULL;
 	op->clock = *host_clock();
+	op_queued(op, NULL, stream);
+	if (op->kind == OP_RECORD)
+		op->record->is_told = stream_is_told(stream);
 	judge(stream, op);
 	op->queued_ns = now_ns();
 	op->is_stalled = pending_fault.is_stalled;
@@ -154,6 +141,11 @@ struct record *stream_mark(struct stream *stream)
 	op->record = record_new();
 	stream_put(stream, op);
 	return record_ref(op->record);
+}
+
+struct stream *stream_next(const struct stream *stream)
+{
+	return stream ? stream->next : streams;
 }
 
 bool streams_use(uint64_t address, size_t bytes)

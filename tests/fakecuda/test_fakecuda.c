@@ -77,6 +77,7 @@ void open_driver(void)
 	find(handle, "fakecuda_calls", &fakecuda.calls);
 	find(handle, "fakecuda_fault", &fakecuda.fault);
 	find(handle, "fakecuda_reload", &fakecuda.reload);
+	find(handle, "fakecuda_hold", &fakecuda.hold);
 }
 
 void open_device(void)
@@ -225,7 +226,8 @@ const char *__tsan_default_options(void)
 
 /* --- running them ------------------------------------------------------------------------------------------------------- */
 
-static const struct test_case *const tables[] = { calls_cases, memory_cases, stream_cases, order_cases, process_cases };
+static const struct test_case *const tables[] = { calls_cases,  memory_cases,  pinned_cases, stream_cases,
+						   order_cases,	process_cases };
 
 static void run_child(const struct test_case *test, int fd)
 {
@@ -298,6 +300,7 @@ int main(int argc, char **argv)
 
 #include "tests/fakecuda/cases/calls.c"
 #include "tests/fakecuda/cases/memory.c"
+#include "tests/fakecuda/cases/pinned.c"
 #include "tests/fakecuda/cases/process.c"
 #include "tests/fakecuda/cases/stream.c"
 /* Last: it has the short names to itself. */
