@@ -15,7 +15,8 @@ struct test_case {
 	const char *environment[SETTINGS_MAX]; /* "NAME=VALUE" */
 };
 
-extern const struct test_case calls_cases[], memory_cases[], stream_cases[], order_cases[], process_cases[], pinned_cases[];
+extern const struct test_case calls_cases[], memory_cases[], stream_cases[], order_cases[], process_cases[], pinned_cases[],
+	capture_cases[];
 
 struct fakecuda_functions {
 	void (*ledger)(struct fakecuda_ledger *ledger);
@@ -23,6 +24,7 @@ struct fakecuda_functions {
 	int (*fault)(const char *name, uint64_t n, int code);
 	void (*reload)(void);
 	void (*hold)(int hold);
+	int (*priority)(CUstream stream);
 };
 
 extern struct inf_driver cu;

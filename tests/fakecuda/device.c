@@ -298,7 +298,7 @@ CUresult cuCtxSynchronize(void)
 CUresult cuCtxGetStreamPriorityRange(int *least, int *greatest)
 {
 	BEGIN(cuCtxGetStreamPriorityRange, NEEDS_CONTEXT);
-	*least = 0;
-	*greatest = -5;
+	*least = PRIORITY_LEAST;
+	*greatest = PRIORITY_GREATEST;
 	return call_end(CUDA_SUCCESS);
 }

@@ -33,6 +33,7 @@ INF_DRIVER_CALLS(PROTOTYPE)
 #undef PROTOTYPE
 
 /* Of cuda.h, beyond those that abi.h needs. */
+#define ERROR_CAPTURE_MERGE	   ((CUresult)902)
 #define ERROR_CAPTURE_UNMATCHED	   ((CUresult)903)
 #define ERROR_CAPTURE_UNJOINED	   ((CUresult)904)
 #define ERROR_CAPTURE_ISOLATION	   ((CUresult)905)
@@ -44,6 +45,8 @@ INF_DRIVER_CALLS(PROTOTYPE)
 #define KERNEL_PARAMS_MAX 32u
 #define BRANCHES_MAX	  16u /* of a graph */
 #define PAGE		  4096u
+#define PRIORITY_LEAST	  0
+#define PRIORITY_GREATEST (-5)
 #define POISON		  0xa5
 
 /* --- race.c: clocks --- */
@@ -319,6 +322,7 @@ struct stream {
 	struct op *first, **last;
 	uint64_t n_queued, n_done;
 	bool is_ending, is_default;
+	int priority;
 	unsigned int entity;
 	struct clock clock; /* after what ran last */
 	struct clock known; /* after what was queued last, where that is known: */

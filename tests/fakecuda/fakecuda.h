@@ -39,7 +39,9 @@
  * memory that the host writes before queued work has read it (touch.c).
  *
  * Stricter than the real one on purpose: the default stream (NULL) is none, unless asked for; device addresses of host memory
- * are for kernels and stream_write/stream_wait, not for copies; a copy of 0 bytes is a mistake. Simpler than the real one: the
+ * are for kernels and stream_write/stream_wait, not for copies; a copy of 0 bytes is a mistake; a capture takes no
+ * stream_write/stream_wait and no launch of a graph (the real one makes nodes of them, and the value stays that of the capture
+ * for ever); memory that a copy or a fill in a graph needs has to be there when it is launched. Simpler than the real one: the
  * branches of a graph run one after the other; with several devices there are no copies from one to another; nothing is
  * compiled, so any module has all kernels.
  */
@@ -117,5 +119,8 @@ int fakecuda_fault(const char *name, uint64_t n, int code);
 void fakecuda_reload(void);
 /* 1: nothing that is queued begins any more; 0: it goes on. So that a test knows what has not run yet. */
 void fakecuda_hold(int hold);
+/* Of a stream, as it was rounded to what there is; INT_MAX: there is no such stream. */
+struct CUstream_st;
+int fakecuda_priority(struct CUstream_st *stream);
 
 #endif /* TESTS_FAKECUDA_FAKECUDA_H */

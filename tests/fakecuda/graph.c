@@ -6,6 +6,11 @@
  * the stream that it came by. Events that are recorded and waited for inside become slots: a launch carries clocks from record to
  * wait through them, as between streams, so that an order that is missing between branches is found. The branches are not run
  * side by side.
+ *
+ * What may be called while somebody captures is as cuda.h has it of cuThreadExchangeStreamCaptureMode(), for threads in the mode
+ * that they begin in: a capture in global mode forbids unsafe calls to every thread, one in thread-local mode to its own, a
+ * relaxed one to none. Unsafe is what waits, asks an event or a stream, allocates, pins or frees; a call that is forbidden fails
+ * and the capture is lost. To ask the captured stream itself is forbidden in each mode.
  */
 #define _GNU_SOURCE 1
 #include "tests/fakecuda/fake.h"
@@ -132,9 +137,15 @@ static CUresult join(struct stream *stream, struct capture *capture)
 {
 	if (stream->capture == capture)
 		return CUDA_SUCCESS;
-	if (stream->capture || capture->is_broken || capture->context != stream->object.context ||
-	    capture->n_branches == BRANCHES_MAX)
-		return break_it(capture, "a wait that would join two captures, two contexts or too many streams");
+	if (capture->is_broken)
+		return CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
+	if (stream->capture) {
+		break_it(stream->capture, "a wait that would make one of two captures");
+		break_it(capture, "a wait that would make one of two captures");
+		return ERROR_CAPTURE_MERGE;
+	}
+	if (capture->context != stream->object.context || capture->n_branches == BRANCHES_MAX)
+		return break_it(capture, "a wait that would join two contexts or too many streams");
 	stream->capture = capture;
 	stream->branch = capture->n_branches;
 	capture->streams[capture->n_branches++] = stream;
@@ -171,6 +182,10 @@ CUresult cuStreamBeginCapture_v2(CUstream handle, CUstreamCaptureMode mode)
 		return call_end(capture_breaks(stream, "cuStreamBeginCapture"));
 	if ((unsigned int)mode > CU_STREAM_CAPTURE_MODE_RELAXED)
 		return call_end(CUDA_ERROR_INVALID_VALUE);
+	if (stream->is_default) {
+		violation("cuStreamBeginCapture: of the default stream");
+		return call_end(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
+	}
 	capture = calloc(1, sizeof(*capture));
 	if (!capture)
 		abort();

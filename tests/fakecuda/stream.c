@@ -2,6 +2,7 @@
 /* stream.c - operations, queues of them, and the calls about streams. */
 #define _GNU_SOURCE 1
 #include "tests/fakecuda/fake.h"
+#include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -300,14 +301,27 @@ CUresult cuStreamCreateWithPriority(CUstream *ret, unsigned int flags, int prior
 	CUresult result;
 
 	BEGIN(cuStreamCreateWithPriority, NEEDS_CONTEXT);
-	/* Any number will do: the real one takes the nearest that there is. */
-	(void)priority;
 	if (flags & ~CU_STREAM_NON_BLOCKING || !ret)
 		return call_end(CUDA_ERROR_INVALID_VALUE);
 	result = stream_new(context, &stream);
-	if (!result)
-		*ret = (CUstream)(uintptr_t)stream->object.handle;
-	return call_end(result);
+	if (result)
+		return call_end(result);
+	/* cuda.h: what is outside of the range is the nearest in it. */
+	stream->priority = priority > PRIORITY_LEAST ? PRIORITY_LEAST : priority < PRIORITY_GREATEST ? PRIORITY_GREATEST : priority;
+	*ret = (CUstream)(uintptr_t)stream->object.handle;
+	return call_end(CUDA_SUCCESS);
+}
+
+EXPORT int fakecuda_priority(CUstream handle)
+{
+	const struct stream *stream;
+	int priority;
+
+	pthread_mutex_lock(&fake.lock);
+	stream = object_find(KIND_STREAM, (uintptr_t)handle);
+	priority = stream ? stream->priority : INT_MAX;
+	pthread_mutex_unlock(&fake.lock);
+	return priority;
 }
 
 CUresult cuStreamDestroy_v2(CUstream handle)

@@ -78,6 +78,7 @@ void open_driver(void)
 	find(handle, "fakecuda_fault", &fakecuda.fault);
 	find(handle, "fakecuda_reload", &fakecuda.reload);
 	find(handle, "fakecuda_hold", &fakecuda.hold);
+	find(handle, "fakecuda_priority", &fakecuda.priority);
 }
 
 void open_device(void)
@@ -227,7 +228,7 @@ const char *__tsan_default_options(void)
 /* --- running them ------------------------------------------------------------------------------------------------------- */
 
 static const struct test_case *const tables[] = { calls_cases,  memory_cases,  pinned_cases, stream_cases,
-						   order_cases,	process_cases };
+						   capture_cases, order_cases, process_cases };
 
 static void run_child(const struct test_case *test, int fd)
 {
@@ -299,6 +300,7 @@ int main(int argc, char **argv)
 }
 
 #include "tests/fakecuda/cases/calls.c"
+#include "tests/fakecuda/cases/capture.c"
 #include "tests/fakecuda/cases/memory.c"
 #include "tests/fakecuda/cases/pinned.c"
 #include "tests/fakecuda/cases/process.c"

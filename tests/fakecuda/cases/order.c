@@ -131,6 +131,27 @@ static void old_record(bool is_right)
 	OK(cu.fill(x, 2, BYTES, b));
 }
 
+/* Recorded again, elsewhere, before anybody waited for it. */
+static void recorded_elsewhere(bool is_right)
+{
+	OK(cu.fill(x, 1, BYTES, a));
+	OK(cu.event_record(event, a));
+	if (!is_right)
+		OK(cu.event_record(event, b));
+	wait_for(b, event);
+	OK(cu.fill(x, 2, BYTES, b));
+}
+
+/* The event that it waits for was never recorded: that is no wait. */
+static void never_recorded(bool is_right)
+{
+	OK(cu.fill(x, 1, BYTES, a));
+	if (is_right)
+		OK(cu.event_record(event, a));
+	wait_for(b, event);
+	OK(cu.fill(x, 2, BYTES, b));
+}
+
 /* Over a third stream. */
 static void third_stream(bool is_right)
 {
@@ -423,7 +444,7 @@ static void run_seeds(void)
 #define PAIRS(X)                                                              \
 	X(copy_then_kernel) X(record_too_early) X(reuse) X(one_byte)          \
 	X(synchronized) X(queried) X(host_memory) X(old_record)               \
-	X(third_stream) X(by_word) X(word_of_another) X(host_function)        \
+	X(recorded_elsewhere) X(never_recorded) X(third_stream) X(by_word) X(word_of_another) X(host_function)        \
 	X(two_threads) X(alias) X(graph_branch) X(graph_and_stream)
 #define RIGHTS(X) X(pipeline) X(new_memory_at_old_place) X(readers)
 

@@ -16,6 +16,13 @@ static void streams(void)
 	OK(cu.priority_range(&least, &greatest));
 	CHECK(greatest < least);
 	OK(cu.stream_create(&stream, CU_STREAM_NON_BLOCKING, greatest));
+	CHECK(fakecuda.priority(stream) == greatest);
+	/* What there is not becomes the nearest that there is. */
+	for (int priority = greatest - 3; priority <= least + 3; priority++) {
+		OK(cu.stream_create(&other, CU_STREAM_NON_BLOCKING, priority));
+		CHECK(fakecuda.priority(other) == (priority < greatest ? greatest : priority > least ? least : priority));
+		OK(cu.stream_destroy(other));
+	}
 	GIVES(CUDA_ERROR_INVALID_VALUE, cu.stream_create(&other, 0x80, 0));
 	OK(cu.stream_query(stream));
 	OK(launch_spin(stream, 30000000));
