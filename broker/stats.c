@@ -333,14 +333,16 @@ void stats_session_del(struct broker *broker, struct session *session)
 static void session_copy(const struct session *session)
 {
 	struct inf_stats_session *entry = session->stats;
-	uint64_t request_bytes = 0, output_bytes = 0;
+	uint64_t request_bytes = 0, output_bytes = 0, device_bytes = 0;
 
 	for (uint32_t i = 0; i < INF_REGIONS; i++) {
 		const struct region *region = &session->regions[i];
 
 		if (region->state == REGION_UNUSED)
 			continue;
-		if (region->kind == INF_REGION_OUTPUT)
+		if (region->kind == INF_REGION_TWIN)
+			device_bytes += region->charge;
+		else if (region->kind == INF_REGION_OUTPUT)
 			output_bytes += region->bytes;
 		else
 			request_bytes += region->bytes;
@@ -350,6 +352,7 @@ static void session_copy(const struct session *session)
 	inf_store64(&entry->held_outputs, session->n_posted);
 	inf_store64(&entry->request_bytes, request_bytes);
 	inf_store64(&entry->output_bytes, output_bytes);
+	inf_store64(&entry->device_bytes, device_bytes);
 }
 
 /* A thousand idle sessions at every park would cost more than the requests: then it is done ten
@@ -429,6 +432,7 @@ void stats_refresh(struct broker *broker)
 	inf_store32(&public->draining, broker->draining);
 	inf_store64(&public->n_sessions, broker->n_sessions);
 	inf_store64(&public->n_log_dropped, log_dropped());
+	inf_store64(&public->device_bytes, quota_device_used());
 	executor_copy(public, &broker->executor);
 	limit_use(public, LIMIT_sessions_max, broker->n_sessions);
 	limit_use(public, LIMIT_memory_max, quota_bytes_used());

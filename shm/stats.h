@@ -17,7 +17,7 @@
 #include <stdint.h>
 
 #define INF_STATS_MAGIC 0x5441545342464e49ull /* "INFBSTAT" */
-#define INF_STATS_VERSION 2u
+#define INF_STATS_VERSION 3u
 #define INF_STATS_MODELS 64u
 #define INF_STATS_SESSIONS 1024u
 #define INF_STATS_LIMITS 32u
@@ -82,6 +82,7 @@ struct inf_stats_public {
 	uint64_t n_wakes;  /* clients woken */
 	uint64_t n_parks;  /* times the front went to sleep */
 	uint64_t n_log_dropped;
+	uint64_t device_bytes; /* of device memory, as charged to all sessions, those that ended and still hold it too */
 	struct inf_stats_limit limits[INF_STATS_LIMITS];
 	struct inf_stats_model models[INF_STATS_MODELS];
 };
@@ -104,8 +105,9 @@ struct inf_stats_session {
 	uint64_t n_lanes;
 	uint64_t in_flight;
 	uint64_t held_outputs;
-	uint64_t request_bytes;
-	uint64_t output_bytes;
+	uint64_t request_bytes; /* of the host */
+	uint64_t output_bytes;	/* of the host */
+	uint64_t device_bytes;	/* of device memory, in whole units of it, as charged: its twins */
 	uint64_t n_requests;
 	uint64_t n_errors; /* completions other than OK */
 };

@@ -59,7 +59,7 @@ device="dict(index=0, uuid='GPU-00fafafa-fafa-fafa-fafa-fafafafafafa', name='sof
 figures="'memory_total_bytes memory_used_bytes busy_percent memory_busy_percent power_mw temperature_c sm_mhz memory_mhz'.split()"
 shows "a table" 0 '^  0 software device 0 \(no GPU\) +GPU-00fafafa-fafa-fafa-fafa-fafafafafafa +5.0 GiB +80.0 GiB +37 % +12 % +310 W +54 C 1980 MHz 2619 MHz -$'
 shows "the driver" 0 '^1 device\(s\), driver 580.65$'
-tells "JSON: bytes, mW, C, MHz" 0 "d == dict(schema='infbroker.devices/1', driver='580.65', devices=[$device])"
+tells "JSON: bytes, mW, C, MHz" 0 "d == dict(schema='infbroker.devices/1', driver='580.65', devices=[$device], clients=None)"
 FAKENVML_DEVICES=3 tells "three devices" 0 "[(x['index'], x['uuid'][:6]) for x in d['devices']] == [(0, 'GPU-00'), (1, 'GPU-01'), (2, 'GPU-02')]"
 FAKENVML_DEVICES=0 tells "no device" 0 "d['devices'] == []"
 FAKENVML_DEVICES=0 shows "no device, for people" 0 '^0 device\(s\), driver 580.65$'
@@ -134,14 +134,68 @@ unset FAKENVML_DEVICES
 serves() { # NAME LIST
 	tells "$1: $2" 0 "[x['serves_models'] for x in d['devices']] == $2"
 }
-export INF_CUDA_LIBRARY=$PWD/$BUILD/tests/libfakecuda.so
+. tests/support/gpu.sh
 serves "no broker" '[None]'
-broker_start --builtin --device cuda || { not_ok "start"; finish; }
+FAKECUDA_LEDGER_LIVE=$RUN/ledger broker_start --builtin --device cuda || { not_ok "start"; finish; }
 pid=$(executor_pid)
 serves "the only device" '[True]'
 shows "for people" 0 '^  0 .* cuda:0$'
 FAKENVML_PROCESSES=compute:0:$pid:5,compute:0:7:5 tells "the broker's executor is named" 0 "[p['executor'] for p in d['devices'][0]['processes']] == [True, False]"
 FAKENVML_PROCESSES=compute:0:$pid:5 shows "for people" 0 "^    pid $pid +5 B  the broker's executor$"
+
+# A client's memory on the device is the executor's, to NVML; whose it is, the broker knows.
+of_all() { # NAME NUMBER-EXPR: what the three commands say of it, and the limit's use
+	json "$1: status" 0 "d['sessions']['device_bytes'] == d['limits']['device_memory_max']['used'] == $2" "$CTL" status -j
+	json "$1: sessions" 0 "sum(s['device_bytes'] for s in d['sessions']) == $2" "$CTL" sessions -j
+	tells "$1: devices" 0 "d['clients']['device_bytes'] == sum(s['device_bytes'] for s in d['clients']['sessions']) == $2 and
+		d['clients']['not_shown_bytes'] == 0"
+}
+device_bytes() { "$CTL" status -j | sed -n 's/^ *"device_bytes": \([0-9]*\).*/\1/p'; }
+of_all "nobody" 0
+says "nobody, for people: status" 0 '^sessions  0 now, .*, 0 B of device memory$' "$CTL" status
+shows "nobody, for people: devices" 0 "^the broker's executor holds 0 B for clients$"
+before=$(ledger device_bytes)
+mkfifo "$RUN/hold1" "$RUN/hold2"
+exec 8<>"$RUN/hold1" 9<>"$RUN/hold2"
+background "$BUILD/tests/tensors" "$SOCKET" holds <"$RUN/hold1" >"$RUN/holds1" 8>&- 9>&-
+one=$LAST
+within 20 grep -q '^holds' "$RUN/holds1"
+within 20 [ "$(device_bytes)" -gt 0 ]
+bytes=$(device_bytes)
+check "memory of a client is counted in whole units" [ $((bytes > 0 && bytes % (2 << 20) == 0)) = 1 ]
+check "and is what the executor has more than before" [ $(($(ledger device_bytes) - before)) = "$bytes" ]
+of_all "one client" "$bytes"
+tells "whose it is" 0 "[(s['pid'], s['uid'], s['name'], s['device_bytes']) for s in d['clients']['sessions']] == [($one, $(id -u), 'tensors', $bytes)]"
+json "none of it is memory of the host" 0 "[s['request_bytes'] + s['output_bytes'] > 0 for s in d['sessions']] == [True]" "$CTL" sessions -j
+says "a column for it" 0 '^ +ID .* INPUTS +OUTPUTS +DEVICE +REQUESTS' "$CTL" sessions
+says "with its figure" 0 "^ +[0-9]+ +$one +$(id -u) tensors .* [0-9.]+ MiB +[0-9.]+ [KM]?i?B +$((bytes >> 20)).0 MiB +0 " "$CTL" sessions
+says "for people: status" 0 "^sessions  1 now, .*, $((bytes >> 20)).0 MiB of device memory\$" "$CTL" status
+shows "for people: devices" 0 "^    session [0-9]+ +pid $one +tensors +$((bytes >> 20)).0 MiB$"
+background "$BUILD/tests/tensors" "$SOCKET" holds <"$RUN/hold2" >"$RUN/holds2" 8>&- 9>&-
+two=$LAST
+within 20 grep -q '^holds' "$RUN/holds2"
+holds_twice() { [ "$(device_bytes)" = $((2 * bytes)) ]; }
+check "a second client holds as much" within 20 holds_twice
+of_all "two clients" $((2 * bytes))
+if [ "$(id -u)" = 0 ] && other_user; then
+	chmod 755 "$RUN" # one may pass, and read what is public
+	as_other "$RUN/bin/shmctl" devices -j >"$RUN/other" 2>&1
+	json "somebody else sees how much, and not whose" 0 "d['clients'] == {'device_bytes': 2 * $bytes, 'sessions': [], 'not_shown_bytes': 2 * $bytes}" cat "$RUN/other"
+else
+	skip "somebody else sees how much, and not whose" "no second user here"
+fi
+exec 8>&-
+check "one goes by itself" ends "$one"
+holds_once() { [ "$(device_bytes)" = "$bytes" ]; }
+check "and what it held" within 20 holds_once
+of_all "the other" "$bytes"
+kill -KILL "$two"
+ends "$two"
+exec 9>&-
+holds_nothing() { [ "$(device_bytes)" = 0 ] && [ "$(ledger device_bytes)" -eq "$before" ]; }
+check "the other is killed: nothing is held, nor by the executor" within 20 holds_nothing
+of_all "nobody again" 0
+
 export FAKENVML_DEVICES=3
 serves "three, and nobody says" '[None, None, None]'
 shows "for people" 0 '^  2 .* unknown$'
@@ -154,6 +208,7 @@ serves "the broker has ended" '[None, None, None]'
 FAKENVML_DEVICES=1
 broker_start --builtin || { not_ok "start"; finish; }
 serves "on the CPU" '[False]'
+tells "and no device memory" 0 "d['clients'] is None"
 check "the broker ends cleanly" broker_stop
 broker_start --builtin --device cuda || { not_ok "start"; finish; }
 serves "on the device again" '[True]'

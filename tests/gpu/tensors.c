@@ -293,6 +293,22 @@ static void dlpack(void)
 	}
 }
 
+/* Has memory on the device, and says so, until its standard input ends. */
+static void holds(void)
+{
+	struct inf_model *model = open_model("add_sub");
+	struct inf_request *req = NULL;
+	uint64_t x = 0;
+	char byte;
+
+	WANT(inf_request_take(model, 1, &req) == 0 && inf_input_device(req, 0, &x) == 0);
+	puts("holds");
+	fflush(stdout);
+	while (!wrong && read(STDIN_FILENO, &byte, 1) > 0)
+		;
+	inf_request_give(req);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct device_case cases[] = {
@@ -306,6 +322,7 @@ int main(int argc, char **argv)
 		{ "late_commit", late_commit, false },
 		{ "entries", entries, false },
 		{ "dlpack", dlpack, false },
+		{ "holds", holds, false },
 	};
 
 	return run_case(cases, sizeof(cases) / sizeof(cases[0]), argc, argv);

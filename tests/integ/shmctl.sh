@@ -79,6 +79,8 @@ json "status -j" 0 "d['schema'] == 'infbroker.status/1' and d['state'] == 'runni
 	d['socket'] == '$SOCKET' and d['loop'] == ('${INF_LOOP-}' or d['loop']) and d['executor']['state'] == 'ready' and
 	d['executor']['pid'] == $(executor_pid) and d['models'] == {'ready': 14, 'loading': 0, 'failed': 0} and
 	not d['draining'] and d['limits']['models_max'] == {'limit': 64, 'used': 14} and d['requests']['OK'] == 0" "$CTL" status -j
+json "no device, no device memory" 0 "d['sessions']['device_bytes'] == 0" "$CTL" status -j
+check "and not a word of it" bash -c "! '$CTL' status | grep -q 'of device memory'"
 json "global options before the command" 0 "d['pid'] == $BROKER" env -u INFBROKER_SOCKET "$CTL" --json --socket="$SOCKET" --timeout=3 status
 json "and behind it" 0 "d['pid'] == $BROKER" env -u INFBROKER_SOCKET "$CTL" status --timeout 0 --socket "$SOCKET" -j
 says "models" 0 '^index +1 ready +64/64 |^index +1 ready +[0-9]+/64 ' "$CTL" models
@@ -249,6 +251,8 @@ client=$LAST
 check "a client" within 10 grep -q open "$RUN/heard"
 json "sessions -j" 0 "[(s['pid'], s['uid'], s['lanes'], s['in_flight'], s['requests'], s['errors']) for s in d['sessions']] == [($client, $(id -u), 0, 0, 0, 0)] or
 	[(s['pid'], s['uid'], s['lanes'], s['in_flight'], s['requests'], s['errors']) for s in d['sessions']] == [($client, $(id -u), 1, 0, 0, 0)]" "$CTL" sessions -j
+json "a session without a device" 0 "[s['device_bytes'] for s in d['sessions']] == [0] and d['sessions'][0]['request_bytes'] > 0" "$CTL" sessions -j
+says "has no column for one" 0 '^ +ID .* OUTPUTS +REQUESTS' "$CTL" sessions
 json "a name that is no text is shown as text" 0 "d['sessions'][0]['name'].startswith('ask ') and d['sessions'][0]['name'].isprintable()" "$CTL" sessions -j
 says "and harms no terminal" 0 "^ +[0-9]+ +$client +$(id -u) ask [^[:cntrl:]]*\$" "$CTL" sessions
 echo 5 >&7

@@ -143,6 +143,9 @@ START_TEST(sessions_of_a_user)
 		(struct region){ .state = REGION_READY, .kind = INF_REGION_OUTPUT, .bytes = 700 };
 	session->regions[5] =
 		(struct region){ .state = REGION_READY, .kind = INF_REGION_REQUEST, .bytes = 30 };
+	/* Whole units of the device, and nothing of the host. */
+	session->regions[6] = (struct region){ .state = REGION_READY, .kind = INF_REGION_TWIN, .bytes = 30, .charge = 4096 };
+	session->regions[7] = (struct region){ .state = REGION_RETIRED, .kind = INF_REGION_TWIN, .bytes = 31, .charge = 8192 };
 	sessions[1] = session;
 	broker.n_sessions = 1;
 	stats_refresh(&broker);
@@ -159,6 +162,7 @@ START_TEST(sessions_of_a_user)
 	ck_assert_uint_eq(seen->sessions[0].held_outputs, 6);
 	ck_assert_uint_eq(seen->sessions[0].output_bytes, 700);
 	ck_assert_uint_eq(seen->sessions[0].request_bytes, 30);
+	ck_assert_uint_eq(seen->sessions[0].device_bytes, 3 * 4096);
 	stats_session_del(&broker, session);
 	ck_assert_ptr_nonnull(session->stats); /* a zombie may count on */
 	session->stats->n_errors++;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * devices.c - `shmctl devices`: the NVIDIA devices of this machine, who holds memory on them, as NVML tells, and which one the
- * broker serves models on.
+ * devices.c - `shmctl devices`: the NVIDIA devices of this machine, who holds memory on them, as NVML tells, which one the broker
+ * serves models on, and for which of its clients it holds memory there: to NVML all of that is the executor's.
  *
  * A figure that is not to be had (a device in MIG mode has no load, another user's processes are not shown) is unknown and
  * no more. Any other error is the device's: it is shown, with what was told before.
@@ -159,6 +159,9 @@ struct broker {
 	uint32_t executor_pid; /* 0 = none */
 	char device[WORD_BYTES]; /* as it calls it, "" = no broker, or its executor is not ready */
 	int served; /* index, or one of these */
+	bool has_device; /* then: */
+	uint64_t device_bytes; /* held for clients */
+	char path[PATH_MAX];   /* of its socket */
 };
 #define SERVED_NONE    (-1)
 #define SERVED_UNKNOWN (-2)
@@ -193,14 +196,18 @@ static int find_served(const struct device *devices, unsigned int count, uint32_
 static void read_broker(const struct options *options, const struct device *devices, unsigned int count, struct broker *broker)
 {
 	const struct inf_stats_public *stats;
-	char path[PATH_MAX], device[sizeof(stats->device) + 1] = "";
+	char device[sizeof(stats->device) + 1] = "";
 
 	*broker = (struct broker){ .served = SERVED_UNKNOWN };
-	stats = stats_find(options, path);
+	stats = stats_find(options, broker->path);
 	if (!stats)
 		return;
 	broker->served = SERVED_NONE;
-	if (stats_life(&stats->head) == LIFE_GONE || inf_load32(&stats->executor_state) != INF_STATS_EXECUTOR_READY)
+	if (stats_life(&stats->head) == LIFE_GONE)
+		return;
+	broker->has_device = stats_has_device(stats);
+	broker->device_bytes = inf_load64(&stats->device_bytes);
+	if (inf_load32(&stats->executor_state) != INF_STATS_EXECUTOR_READY)
 		return;
 	broker->executor_pid = inf_load32(&stats->executor_pid);
 	memcpy(device, stats->device, sizeof(stats->device));
@@ -305,6 +312,64 @@ static void print_for_people(const struct device *device, const struct broker *b
 		printf("    error: %s\n", device->error);
 }
 
+/* --- the broker's clients --- */
+
+struct clients {
+	json_t *json; /* NULL = lines for people */
+	uint64_t shown_bytes;
+};
+
+static void show_client(void *data, const struct inf_stats_session *entry)
+{
+	char name[sizeof(entry->name) + 1], word[WORD_BYTES], held[WORD_BYTES];
+	uint64_t n_bytes = inf_load64(&entry->device_bytes);
+	struct clients *clients = data;
+
+	if (!n_bytes)
+		return;
+	clients->shown_bytes += n_bytes;
+	snprintf(name, sizeof(name), "%.*s", (int)strnlen(entry->name, sizeof(entry->name)), entry->name);
+	if (clients->json)
+		json_array_append_new(clients->json, json_pack("{s:i, s:i, s:i, s:o, s:I}", "id", (int)entry->id, "pid", (int)entry->pid,
+							       "uid", (int)entry->uid, "name", json_text(name), "device_bytes",
+							       (json_int_t)n_bytes));
+	else
+		printf("    session %-6" PRIu32 " pid %-8" PRIu32 " %-16.16s %s\n", entry->id, entry->pid, word_name(word, name),
+		       word_bytes(held, n_bytes));
+}
+
+static uint64_t not_shown(const struct broker *broker, const struct clients *clients)
+{
+	return broker->device_bytes > clients->shown_bytes ? broker->device_bytes - clients->shown_bytes : 0;
+}
+
+/* null where no broker serves on a device. */
+static json_t *clients_json(const struct broker *broker)
+{
+	struct clients clients = { .json = json_array() };
+
+	if (!broker->has_device) {
+		json_decref(clients.json);
+		return json_null();
+	}
+	stats_each_session(broker->path, show_client, &clients);
+	return json_pack("{s:I, s:o, s:I}", "device_bytes", (json_int_t)broker->device_bytes, "sessions", clients.json,
+			 "not_shown_bytes", (json_int_t)not_shown(broker, &clients));
+}
+
+static void print_clients(const struct broker *broker)
+{
+	struct clients clients = { 0 };
+	char held[WORD_BYTES];
+
+	if (!broker->has_device)
+		return;
+	printf("\nthe broker's executor holds %s for clients\n", word_bytes(held, broker->device_bytes));
+	stats_each_session(broker->path, show_client, &clients);
+	if (not_shown(broker, &clients))
+		printf("    %s of others, or of sessions that are ending\n", word_bytes(held, not_shown(broker, &clients)));
+}
+
 /* --- both --- */
 
 /* Frees the devices' lists. */
@@ -313,7 +378,7 @@ static int show(const struct options *options, struct device *devices, unsigned 
 	json_t *list = options->json ? json_array() : NULL;
 	struct broker broker;
 	bool is_well = true;
-	int r = EXIT_OK;
+	int r;
 
 	read_broker(options, devices, count, &broker);
 	for (unsigned int i = 0; i < count; i++) {
@@ -324,11 +389,14 @@ static int show(const struct options *options, struct device *devices, unsigned 
 		is_well &= !devices[i].error[0];
 		free(devices[i].processes);
 	}
-	if (list)
-		r = print_json(options, "devices", json_pack("{s:o, s:o}", "driver", text_or_null(version), "devices", list));
-	else
-		printf("%s%u device(s), driver %s\n", count ? "\n" : "", count, version[0] ? version : "-");
-	return is_well ? r : EXIT_UNHEALTHY;
+	if (list) {
+		r = print_json(options, "devices", json_pack("{s:o, s:o, s:o}", "driver", text_or_null(version), "devices", list,
+							     "clients", clients_json(&broker)));
+		return is_well ? r : EXIT_UNHEALTHY;
+	}
+	print_clients(&broker);
+	printf("%s%u device(s), driver %s\n", count ? "\n" : "", count, version[0] ? version : "-");
+	return is_well ? EXIT_OK : EXIT_UNHEALTHY;
 }
 
 static int run(const struct options *options, int argc, char **argv)
@@ -366,8 +434,8 @@ const struct command command_devices = {
 	.summary = "the NVIDIA devices of this machine: memory, load, power, and who is on them",
 	.usage = "Usage: shmctl devices [-j]\n"
 		 "One line per device and one per process that holds memory on it; needs NVIDIA's driver, and no broker: with\n"
-		 "one, its executor is named, and the device that it serves models on where that is certain. What a device\n"
-		 "does not tell is \"-\" (null in JSON).\n"
+		 "one, its executor is named, the clients that it holds memory for (those that you may see), and the device that\n"
+		 "it serves models on where that is certain. What a device does not tell is \"-\" (null in JSON).\n"
 		 "Exit status 1: no driver, or a device that does not answer; 4: it may not be asked.\n",
 	.run = run,
 };

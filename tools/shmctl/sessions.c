@@ -4,24 +4,29 @@
 #include "shm/atomics.h"
 #include "tools/shmctl/shmctl.h"
 #include "tools/shmctl/stats.h"
-#include <dirent.h>
-#include <errno.h>
 #include <inttypes.h>
-#include <libgen.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 struct listing {
 	json_t *json; /* NULL = lines for people */
+	bool has_device;
 	uint64_t n_shown;
 };
 
-static void show(struct listing *listing, const struct inf_stats_session *entry)
+/* Where there is no device, there is no column for it. */
+static const char *device_column(const struct listing *listing, char column[WORD_BYTES + 2], const char *word)
 {
+	snprintf(column, WORD_BYTES + 2, listing->has_device ? " %9s" : "", word);
+	return column;
+}
+
+static void show(void *data, const struct inf_stats_session *entry)
+{
+	struct listing *listing = data;
 	char name[sizeof(entry->name) + 1], word[WORD_BYTES], in[WORD_BYTES], out[WORD_BYTES],
-		up[WORD_BYTES];
+		up[WORD_BYTES], device[WORD_BYTES], column[WORD_BYTES + 2];
 	uint64_t now_ns = monotonic_ns();
 
 	snprintf(name, sizeof(name), "%.*s", (int)strnlen(entry->name, sizeof(entry->name)),
@@ -30,7 +35,7 @@ static void show(struct listing *listing, const struct inf_stats_session *entry)
 	if (listing->json) {
 		json_array_append_new(
 			listing->json,
-			json_pack("{s:i, s:i, s:i, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
+			json_pack("{s:i, s:i, s:i, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
 				  "id", (int)entry->id, "pid", (int)entry->pid, "uid",
 				  (int)entry->uid, "name", json_text(name), "connected_for_ns",
 				  (json_int_t)(now_ns - entry->connected_ns), "lanes",
@@ -38,66 +43,24 @@ static void show(struct listing *listing, const struct inf_stats_session *entry)
 				  (json_int_t)inf_load64(&entry->in_flight), "held_outputs",
 				  (json_int_t)inf_load64(&entry->held_outputs), "request_bytes",
 				  (json_int_t)inf_load64(&entry->request_bytes), "output_bytes",
-				  (json_int_t)inf_load64(&entry->output_bytes), "requests",
+				  (json_int_t)inf_load64(&entry->output_bytes), "device_bytes",
+				  (json_int_t)inf_load64(&entry->device_bytes), "requests",
 				  (json_int_t)inf_load64(&entry->n_requests), "errors",
 				  (json_int_t)inf_load64(&entry->n_errors)));
 		return;
 	}
 	if (listing->n_shown == 1)
-		printf("%6s %8s %6s %-16s %5s %9s %6s %9s %9s %10s %8s %9s\n", "ID", "PID", "UID",
-		       "NAME", "LANES", "IN FLIGHT", "HELD", "INPUTS", "OUTPUTS", "REQUESTS",
-		       "ERRORS", "SINCE");
+		printf("%6s %8s %6s %-16s %5s %9s %6s %9s %9s%s %10s %8s %9s\n", "ID", "PID", "UID",
+		       "NAME", "LANES", "IN FLIGHT", "HELD", "INPUTS", "OUTPUTS",
+		       device_column(listing, column, "DEVICE"), "REQUESTS", "ERRORS", "SINCE");
 	printf("%6" PRIu32 " %8" PRIu32 " %6" PRIu32 " %-16.16s %5" PRIu64 " %9" PRIu64 " %6" PRIu64
-	       " %9s %9s %10" PRIu64 " %8" PRIu64 " %9s\n",
+	       " %9s %9s%s %10" PRIu64 " %8" PRIu64 " %9s\n",
 	       entry->id, entry->pid, entry->uid, word_name(word, name),
 	       inf_load64(&entry->n_lanes), inf_load64(&entry->in_flight),
 	       inf_load64(&entry->held_outputs), word_bytes(in, inf_load64(&entry->request_bytes)),
-	       word_bytes(out, inf_load64(&entry->output_bytes)), inf_load64(&entry->n_requests),
-	       inf_load64(&entry->n_errors), word_time(up, now_ns - entry->connected_ns));
-}
-
-/* All sessions of one user. 0 or -errno. */
-static int show_user(struct listing *listing, const char *path)
-{
-	const struct inf_stats_user *user;
-	int r;
-
-	user = stats_open_user(path, &r);
-	if (!user)
-		return r;
-	for (unsigned int i = 0; i < INF_STATS_SESSIONS; i++)
-		/* Acquire: the rest of the entry was stored before. */
-		if (inf_load32_acquire(&user->sessions[i].used) == 1)
-			show(listing, &user->sessions[i]);
-	return 0;
-}
-
-/*
- * All that may be read. Where the folder cannot be listed the user's own file is still known by
- * name. A file that is just being made has no magic yet, and is refused like any other.
- */
-static void show_users(struct listing *listing, const char *socket_path)
-{
-	char path[2 * PATH_MAX], folder[PATH_MAX], prefix[PATH_MAX + 8];
-	const char *slash = strrchr(socket_path, '/');
-	struct dirent *entry;
-	DIR *dir;
-
-	snprintf(folder, sizeof(folder), "%s", socket_path);
-	dir = opendir(dirname(folder));
-	if (!dir) {
-		snprintf(path, sizeof(path), "%s.stats.%u", socket_path, (unsigned int)geteuid());
-		show_user(listing, path);
-		return;
-	}
-	snprintf(prefix, sizeof(prefix), "%s.stats.", slash ? slash + 1 : socket_path);
-	while ((entry = readdir(dir))) {
-		if (strncmp(entry->d_name, prefix, strlen(prefix)) != 0)
-			continue;
-		snprintf(path, sizeof(path), "%s/%s", folder, entry->d_name);
-		show_user(listing, path);
-	}
-	closedir(dir);
+	       word_bytes(out, inf_load64(&entry->output_bytes)),
+	       device_column(listing, column, word_bytes(device, inf_load64(&entry->device_bytes))),
+	       inf_load64(&entry->n_requests), inf_load64(&entry->n_errors), word_time(up, now_ns - entry->connected_ns));
 }
 
 static int run(const struct options *options, int argc, char **argv)
@@ -118,8 +81,9 @@ static int run(const struct options *options, int argc, char **argv)
 			    "the broker at %s is gone; start infbroker anew", path);
 	if (options->json)
 		listing.json = json_array();
+	listing.has_device = stats_has_device(stats);
 	n_all = inf_load64(&stats->n_sessions);
-	show_users(&listing, path);
+	stats_each_session(path, show, &listing);
 	n_hidden = n_all > listing.n_shown ? n_all - listing.n_shown : 0;
 	if (options->json)
 		return print_json(options, "sessions",
@@ -141,6 +105,7 @@ const struct command command_sessions = {
 		 "One line per session that you may see: yours, or all where you are the broker's "
 		 "user or root. Needs no answer\n"
 		 "from the broker. HELD is answers that the client has not released yet; INPUTS "
-		 "and OUTPUTS are its memory.\n",
+		 "and OUTPUTS are its memory,\n"
+		 "DEVICE what it holds of the device that models run on.\n",
 	.run = run,
 };

@@ -8,9 +8,11 @@
 #define _GNU_SOURCE 1
 #include "tools/shmctl/stats.h"
 #include "shm/atomics.h"
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <libgen.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
@@ -166,6 +168,55 @@ const struct inf_stats_user *stats_open_user(const char *path, int *ret_error)
 
 	*ret_error = map_file(path, sizeof(*stats), (const void **)&stats);
 	return stats;
+}
+
+/* All sessions of one user. Where the file is not for us, or not there, that is none. */
+static void each_of_user(const char *path, void (*each)(void *data, const struct inf_stats_session *entry), void *data)
+{
+	const struct inf_stats_user *user;
+	int r;
+
+	user = stats_open_user(path, &r);
+	if (!user)
+		return;
+	for (unsigned int i = 0; i < INF_STATS_SESSIONS; i++)
+		/* Acquire: the rest of the entry was stored before. */
+		if (inf_load32_acquire(&user->sessions[i].used) == 1)
+			each(data, &user->sessions[i]);
+	munmap((void *)(uintptr_t)user, sizeof(*user));
+}
+
+/*
+ * Where the folder cannot be listed the user's own file is still known by name. A file that is just being made has no magic
+ * yet, and is refused like any other.
+ */
+void stats_each_session(const char *socket_path, void (*each)(void *data, const struct inf_stats_session *entry), void *data)
+{
+	char path[2 * PATH_MAX], folder[PATH_MAX], prefix[PATH_MAX + 8];
+	const char *slash = strrchr(socket_path, '/');
+	struct dirent *entry;
+	DIR *dir;
+
+	snprintf(folder, sizeof(folder), "%s", socket_path);
+	dir = opendir(dirname(folder));
+	if (!dir) {
+		snprintf(path, sizeof(path), "%s.stats.%u", socket_path, (unsigned int)geteuid());
+		each_of_user(path, each, data);
+		return;
+	}
+	snprintf(prefix, sizeof(prefix), "%s.stats.", slash ? slash + 1 : socket_path);
+	while ((entry = readdir(dir))) {
+		if (strncmp(entry->d_name, prefix, strlen(prefix)) != 0)
+			continue;
+		snprintf(path, sizeof(path), "%s/%s", folder, entry->d_name);
+		each_of_user(path, each, data);
+	}
+	closedir(dir);
+}
+
+bool stats_has_device(const struct inf_stats_public *stats)
+{
+	return !strncmp(stats->device, "cuda:", 5) || inf_load64(&stats->device_bytes);
 }
 
 enum life stats_life(const struct inf_stats_head *head)

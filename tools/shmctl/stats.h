@@ -7,6 +7,7 @@
 
 #include "shm/stats.h"
 #include "tools/shmctl/shmctl.h"
+#include <stdbool.h>
 
 /* In what state the process is that wrote a file. */
 enum life {
@@ -24,6 +25,14 @@ const struct inf_stats_public *stats_open(const struct options *options, char *r
 
 /* The same without a word: NULL where there is none. */
 const struct inf_stats_public *stats_find(const struct options *options, char *ret_path);
+
+/*
+ * Calls `each` for every session whose file this user may read, of the broker whose socket is there. What is in an entry may
+ * change meanwhile.
+ */
+void stats_each_session(const char *socket_path, void (*each)(void *data, const struct inf_stats_session *entry), void *data);
+/* Does it serve on a device, or hold memory there still? */
+bool stats_has_device(const struct inf_stats_public *stats);
 
 /* SOCKET.stats.UID. NULL with *ret_error a negative errno: -EACCES another user's, -EBADMSG no such file's content. */
 const struct inf_stats_user *stats_open_user(const char *path, int *ret_error);

@@ -66,7 +66,7 @@ static int print_as_json(const struct options *options, const struct inf_stats_p
 		json_pack(
 			"{s:s, s:o, s:i, s:o, s:o, s:I, s:b, s:i, s:i,"
 			" s:{s:s, s:i, s:o, s:i, s:I, s:I},"
-			" s:{s:I, s:I, s:I}, s:{s:i, s:i, s:i}, s:o, s:I, s:I, s:I, s:I, s:o}",
+			" s:{s:I, s:I, s:I, s:I}, s:{s:i, s:i, s:i}, s:o, s:I, s:I, s:I, s:I, s:o}",
 			"state", life_word(life), "socket", json_text(path), "pid", (int)stats->head.pid,
 			"version", json_text(STRING(text, stats->version_text)), "loop",
 			json_string(stats->loop[0] == 'e' ? "epoll" : "io_uring"), "uptime_ns",
@@ -83,7 +83,8 @@ static int print_as_json(const struct options *options, const struct inf_stats_p
 			/* sessions */
 			"sessions", "now", (json_int_t)inf_load64(&stats->n_sessions), "total",
 			(json_int_t)inf_load64(&stats->n_sessions_total), "ended_by_broker",
-			(json_int_t)inf_load64(&stats->n_sessions_ended),
+			(json_int_t)inf_load64(&stats->n_sessions_ended), "device_bytes",
+			(json_int_t)inf_load64(&stats->device_bytes),
 			/* models */
 			"models", "ready", (int)n_models[INF_MODEL_READY], "loading",
 			(int)n_models[INF_MODEL_LOADING], "failed", (int)n_models[INF_MODEL_FAILED],
@@ -132,7 +133,7 @@ static void print_limits(const struct inf_stats_public *stats)
 
 static void print_for_people(const struct inf_stats_public *stats, enum life life, const char *path)
 {
-	char text[256], up[WORD_BYTES], name[WORD_BYTES];
+	char text[256], up[WORD_BYTES], name[WORD_BYTES], held[WORD_BYTES];
 	unsigned int n_models[INF_MODEL_FAILED + 1] = { 0 };
 
 	count_models(stats, n_models);
@@ -153,9 +154,12 @@ static void print_for_people(const struct inf_stats_public *stats, enum life lif
 	       executor_word(inf_load32(&stats->executor_state)), inf_load32(&stats->executor_pid),
 	       word_name(name, STRING(text, stats->device)), inf_load32(&stats->n_instances),
 	       inf_load64(&stats->executor_generation), inf_load64(&stats->n_executor_deaths));
-	printf("sessions  %" PRIu64 " now, %" PRIu64 " in all, %" PRIu64 " ended by the broker\n",
+	printf("sessions  %" PRIu64 " now, %" PRIu64 " in all, %" PRIu64 " ended by the broker",
 	       inf_load64(&stats->n_sessions), inf_load64(&stats->n_sessions_total),
 	       inf_load64(&stats->n_sessions_ended));
+	if (stats_has_device(stats))
+		printf(", %s of device memory", word_bytes(held, inf_load64(&stats->device_bytes)));
+	putchar('\n');
 	printf("waiting   looks for work for %.1f us before it sleeps; a wake-up takes %.1f us here\n",
 	       stats->spin_ns / 1e3, stats->wake_ns / 1e3);
 	print_requests(stats);
