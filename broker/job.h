@@ -232,6 +232,7 @@ struct model {
 	uint64_t load_sent;	/* executor generation that was told to load it */
 	uint32_t n_load_deaths; /* executors in a row that died loading it */
 	bool was_ready;		/* in this identity */
+	uint64_t device_bytes;	/* that loading it took, in the present executor */
 	char text[INF_CTL_TEXT_BYTES]; /* why it FAILED */
 	struct inf_stats_model *stats; /* its entry in the public file */
 };

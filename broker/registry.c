@@ -583,6 +583,7 @@ int registry_loaded(struct broker *broker, const struct inf_ctl_loaded *msg)
 	model->signature = signature;
 	take_times(model, msg->time_ns);
 	model->in_place = msg->in_place;
+	model->device_bytes = msg->device_bytes;
 	model->split = signature.flags & INF_SIG_BATCHABLE;
 	model->state = INF_MODEL_READY;
 	model->loaded = true;

@@ -383,6 +383,7 @@ static void model_copy(struct inf_stats_model *entry, const struct model *model)
 	inf_store32(&entry->state, model->state);
 	inf_store32(&entry->batch_max, model->signature.batch_max);
 	inf_store32(&entry->batch_best, model->batch_best);
+	inf_store64(&entry->device_bytes, model->device_bytes);
 	for (unsigned int i = 0; i < INF_CTL_BUCKETS; i++)
 		inf_store64(&entry->time_ns[i], model->time_ns[i]);
 	inf_store64(&entry->queued, model->queue.rows);

@@ -45,6 +45,7 @@ struct inf_stats_model {
 	uint64_t n_requests; /* completed, any status */
 	uint64_t n_rows;     /* rows that ran */
 	uint64_t n_batches;
+	uint64_t device_bytes; /* of device memory, that loading it took: weights, what runs use, larger batches */
 	char text[INF_CTL_TEXT_BYTES]; /* why FAILED */
 	struct inf_histogram queue;    /* accept -> dispatch */
 	struct inf_histogram run;      /* dispatch -> done */

@@ -24,6 +24,8 @@ need_driver "models on a device"
 broker_start --builtin --device cuda || { not_ok "start"; finish; }
 need_device "models"
 check "models are on cuda:0" is_on_device
+check "what loading took of the device is told" bash -c "'$BUILD/shmctl' models | grep -q 'device memory that loading it took: [1-9]' &&
+	'$BUILD/shmctl' models -j | grep -q '\"device_bytes\": *[1-9]'"
 hammer "cuda"
 check "the broker ends cleanly" broker_stop
 no_violation "at the end"

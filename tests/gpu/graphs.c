@@ -117,8 +117,10 @@ static bool run_is_right(const struct loaded_model *model, uint32_t place, uint6
 		from[i] = (uint8_t)(i * 7 + salt);
 	memset(to, 0, bytes);
 	must(device.driver.copy_in(memory[place], from, bytes, stream), "copy in");
-	if (graphs_run(&run, place, name))
+	if (graphs_run(&run, place, name)) {
+		must(device.driver.stream_synchronize(stream), "a run that failed"); /* the copy in still reads */
 		return false;
+	}
 	must(device.driver.copy_out(to, memory[place] + ROWS_MAX * ROW_BYTES, bytes, stream), "copy out");
 	must(device.driver.stream_synchronize(stream), "a run");
 	return !memcmp(from, to, bytes);

@@ -138,6 +138,7 @@ static void add_counters(json_t *model, const struct inf_stats_model *counters)
 		{ "requests", offsetof(struct inf_stats_model, n_requests) },
 		{ "rows", offsetof(struct inf_stats_model, n_rows) },
 		{ "batches", offsetof(struct inf_stats_model, n_batches) },
+		{ "device_bytes", offsetof(struct inf_stats_model, device_bytes) },
 	};
 
 	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
@@ -224,6 +225,8 @@ static void print_entry(const struct entry *entry)
 		print_tensors("out", entry->info->signature.outputs,
 			      entry->info->signature.n_outputs);
 	}
+	if (counters && inf_load64(&counters->device_bytes))
+		printf("  device memory that loading it took: %s\n", word_bytes(word, inf_load64(&counters->device_bytes)));
 	if (!time_of(entry, 0))
 		return;
 	printf("  time of a batch of");
