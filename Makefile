@@ -416,9 +416,9 @@ bench-gpu: ## what sharing, copying and signalling cost on the CUDA device of th
 	@$(MAKE) --no-print-directory $(JOBS) tests
 	@mkdir -p $(BUILD)/bench
 	@$(if $(DRY),INF_CUDA_LIBRARY=$(abspath $(FAKECUDA))) $(BUILD)/tests/gpu_costs $(if $(DRY),--quick) $(BUILD)/bench/gpu.json
-check-gpu: ## kernels and models on the CUDA device of this machine (DRY=1: on the software driver)
+check-gpu: ## kernels and models on the CUDA device of this machine, 10 minutes (DRY=1: on the software driver)
 	@$(MAKE) --no-print-directory $(JOBS) tests
-	@$(if $(DRY),,DRIVER=libcuda.so.1) tests/run-set.sh gpu
+	@$(if $(DRY),,DRIVER=libcuda.so.1 SET_SECONDS=570) CUDA_HOME='$(CUDA_HOME)' tests/run-set.sh gpu
 
 .PHONY: asan ubsan tsan
 asan: ## units and integration under ASan and UBSan (T=name: some)

@@ -5,7 +5,7 @@
 #
 # Each prints "N passed, N failed, N skipped" as its last line; one that dies, hangs (TEST_TIMEOUT, 300 s) or says
 # nothing is one failure. What a failed one said is shown, and every skip. The last line is the sum. T=REGEX
-# runs only those whose path matches.
+# runs only those whose path matches. SET_SECONDS limits all of them together: what it leaves no time for has failed.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 export BUILD=${BUILD:-build}
@@ -16,7 +16,13 @@ trap 'rm -f "$out"' EXIT
 # The cgroup-less way to leave nothing behind: the test and all it starts are one session, killed as one group.
 run_one() {
 	local name=$1 start=$EPOCHREALTIME rc=0 sum
-	timeout --kill-after=5 "${TEST_TIMEOUT:-300}" "$@" >"$out" 2>&1 </dev/null || rc=$?
+	local limit=${TEST_TIMEOUT:-300} left=$((${SET_SECONDS:-86400} - SECONDS))
+	if [ $left -le 0 ]; then
+		echo "no time is left of $SET_SECONDS s" >"$out"
+		rc=124
+	else
+		timeout --kill-after=5 $((left < limit ? left : limit)) "$@" >"$out" 2>&1 </dev/null || rc=$?
+	fi
 	sum=$(grep -aE '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$out" | tail -n 1)
 	local p=0 f=1 s=0
 	[ -z "$sum" ] || read -r p f s <<<"${sum//[^0-9 ]/}"

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * kernels.c - kernels LIBRARY: launches each kernel on cuda:0 of that driver with random inputs of many sizes, and compares
- * every byte of its outputs, and those around them, with what its twin does on the CPU; and that with what the twin says of
- * itself, by which the software driver finds races.
+ * kernels.c - kernels LIBRARY [beyond|unwritten]: launches each kernel on cuda:0 of that driver with random inputs of many sizes,
+ * and compares every byte of its outputs, and those around them, with what its twin does on the CPU; and that with what the
+ * twin says of itself, by which the software driver finds races. What floats come to is compared with doubles, too.
+ *
+ * beyond, unwritten: instead one launch that is wrong, past the end of its memory, or of memory that nobody wrote: whoever
+ * watches this program must see it.
  */
 #include "broker/cuda/image.h"
 #include "broker/cuda/kernels.h"
@@ -288,6 +291,89 @@ static void check_normalise(const struct inf_kernel *kernel, CUmodule module)
 		printf("ok - inf_normalise does what its twin and doubles do\n");
 }
 
+/* Floats of every size, small ones and odd ones too; integers whose square a double holds. */
+static void randomize_numbers(void)
+{
+	randomize(true);
+	for (unsigned int b = 2; b < BUFFERS; b++)
+		for (unsigned int i = 0; i < BYTES / sizeof(float); i++) {
+			uint32_t bits = (uint32_t)random() << 1 ^ (uint32_t)random();
+
+			memcpy(host[b] + GUARD + i * sizeof(float), &bits, sizeof(bits));
+		}
+	for (unsigned int i = 0; i < BYTES / sizeof(int64_t); i++) {
+		int64_t value = random() % (1 << 27) - (1 << 26);
+
+		memcpy(host[1] + GUARD + i * sizeof(int64_t), &value, sizeof(value));
+	}
+	memset(host[0], 0xff, BYTES + 2 * GUARD);
+	for (unsigned int b = 0; b < BUFFERS; b++)
+		must(driver.copy_in(device[b], host[b], BYTES + 2 * GUARD, stream), "copy in");
+}
+
+static bool is_nearest(float found, double wanted)
+{
+	float nearest = (float)wanted;
+
+	return nearest != nearest ? found != found : found == nearest;
+}
+
+/*
+ * A double holds the exact sum of two floats, or rounds it to the same float as if it did (it has more than twice their bits
+ * and two more), and the square of an integer below 2^26: the one right answer is known. Outputs are NaN before.
+ */
+static void check_numbers(CUmodule module)
+{
+	const float *sum = (const float *)(void *)(host[0] + GUARD), *difference = (const float *)(void *)(host[1] + GUARD);
+	const float *a = (const float *)(void *)(host[2] + GUARD), *b = (const float *)(void *)(host[3] + GUARD);
+	uint64_t n = BYTES / sizeof(float), n_squares = BYTES / sizeof(int64_t), address[BUFFERS];
+	void *params[] = { &address[0], &address[1], &address[2], &address[3], &n };
+	void *square_params[] = { &address[0], &address[1], &n_squares };
+	const int64_t *roots = (const int64_t *)(void *)(host[1] + GUARD);
+	CUfunction add_sub, square;
+	uint64_t n_wrong = 0;
+
+	for (unsigned int k = 0; k < BUFFERS; k++)
+		address[k] = device[k] + GUARD;
+	must(driver.module_function(&add_sub, module, "inf_add_sub"), "inf_add_sub");
+	must(driver.module_function(&square, module, "inf_square"), "inf_square");
+	randomize_numbers();
+	must(driver.launch(square, 300, 1, 1, THREADS, 1, 1, 0, stream, square_params, NULL), "inf_square");
+	must(driver.copy_out(host[0], device[0], BYTES + 2 * GUARD, stream), "copy out");
+	must(driver.stream_synchronize(stream), "inf_square");
+	for (uint64_t i = 0; i < n_squares; i++)
+		n_wrong += !is_nearest(sum[i], (double)roots[i] * (double)roots[i]);
+	must(driver.launch(add_sub, 300, 1, 1, THREADS, 1, 1, 0, stream, params, NULL), "inf_add_sub");
+	for (unsigned int k = 0; k < 2; k++)
+		must(driver.copy_out(host[k], device[k], BYTES + 2 * GUARD, stream), "copy out");
+	must(driver.stream_synchronize(stream), "inf_add_sub");
+	for (uint64_t i = 0; i < n; i++)
+		n_wrong += !is_nearest(sum[i], (double)a[i] + (double)b[i]) || !is_nearest(difference[i], (double)a[i] - (double)b[i]);
+	n_passed += !n_wrong;
+	n_failed += n_wrong > 0;
+	if (n_wrong)
+		printf("NOT OK - %llu floats are not the nearest to what doubles say\n", (unsigned long long)n_wrong);
+	else
+		printf("ok - floats are the nearest to what doubles say\n");
+}
+
+/* The last buffer of its own: nothing lies behind it. */
+static void launch_wrong(CUmodule module, const char *how)
+{
+	bool is_beyond = !strcmp(how, "beyond");
+	CUdeviceptr own;
+	uint64_t from, to = device[0], n = is_beyond ? 2u << 20 : BYTES;
+	void *params[] = { &to, &from, &n };
+	CUfunction function;
+
+	must(driver.mem_alloc(&own, BYTES), "memory");
+	from = is_beyond ? device[1] : own;
+	must(driver.module_function(&function, module, "inf_copy"), "inf_copy");
+	must(driver.launch(function, 64, 1, 1, THREADS, 1, 1, 0, stream, params, NULL), "inf_copy");
+	must(driver.stream_synchronize(stream), "inf_copy");
+	must(driver.mem_free(own), "free");
+}
+
 int main(int argc, char **argv)
 {
 	char text[INF_DRIVER_TEXT_BYTES];
@@ -295,7 +381,7 @@ int main(int argc, char **argv)
 	CUdevice cuda0;
 	CUcontext context;
 
-	if (argc != 2)
+	if (argc != 2 && argc != 3)
 		return 2;
 	if (inf_driver_open(&driver, argv[1], text)) {
 		printf("skip - kernels on a device: %s\n0 passed, 0 failed, 1 skipped\n", text);
@@ -314,7 +400,9 @@ int main(int argc, char **argv)
 		if (!host[b] || !twin[b] || !before[b])
 			return 1;
 	}
-	for (const struct inf_kernel *kernel = inf_kernels; kernel->name; kernel++)
+	if (argc == 3)
+		launch_wrong(module, argv[2]);
+	for (const struct inf_kernel *kernel = inf_kernels; argc == 2 && kernel->name; kernel++)
 		if (!strcmp(kernel->name, "inf_judge"))
 			check_judge(kernel, module);
 		else if (!strcmp(kernel->name, "inf_move"))
@@ -323,6 +411,8 @@ int main(int argc, char **argv)
 			check_normalise(kernel, module);
 		else
 			check(kernel, module);
+	if (argc == 2)
+		check_numbers(module);
 	for (unsigned int b = 0; b < BUFFERS; b++) {
 		must(driver.mem_free(device[b]), "free");
 		free(host[b]);
