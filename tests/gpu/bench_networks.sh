@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# bench_networks.sh - that the part of `make bench-gpu` that needs torch can run: in small, on the CPU
-# (networks.py).
+# bench_networks.sh - that the part of `make bench-gpu` that needs torch can run: in small, on the CPU (networks.py,
+# end_to_end.py). Most of what it does: `make bench-gpu DRY=1` does all of it.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 . tests/support/broker.sh
@@ -55,4 +55,13 @@ networks.eager = refuse'
 check "says so, once" says "rows == [{'name': 'E8 bert, eager', 'why': 'RuntimeError: no compiler'}]"
 CUDA_VISIBLE_DEVICES='' check "no device" said tools/setup/torch.sh --run tests/gpu/networks.py bert eager
 check "is said" says "len(rows) == 1 and 'sees no CUDA device' in rows[0]['why']"
+
+if [ -e "$BUILD/backends/libinf-backend-torch.so" ]; then
+	check "a broker that serves one, beside the plug-in in a loop" said python3 tests/gpu/end_to_end.py --build "$BUILD" --dry bert
+	check "has a ratio" says "[row['name'] for row in rows if 'why' in row] == ['E10 bert device tensors'] and
+		[row['key'] for row in rows if row.get('ratio', 0) > 0 and 'ON THE CPU' in row['name']] == ['bert host']"
+else
+	check "without the plug-in" said python3 tests/gpu/end_to_end.py --build "$BUILD" --dry bert
+	check "that is said" says "len(rows) == 2 and all('was not built' in row['why'] for row in rows)"
+fi
 finish
