@@ -66,7 +66,7 @@ INFBENCH_SRC := $(sort $(wildcard tools/infbench/*.c))
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
 # Programs that the scripts in tests/ start; each is one file and becomes $(BUILD)/tests/NAME.
 PROGRAM_SRC := $(filter-out %/check_main.c,$(sort $(shell grep -l '^int main' tests/adversary/*.c tests/bench/*.c \
-	tests/gpu/device_load.c tests/gpu/device_loop.c tests/gpu/gpu_costs.c tests/gpu/graphs.c tests/gpu/kernels.c \
+	tests/gpu/device_load.c tests/gpu/device_loop.c tests/gpu/graphs.c tests/gpu/kernels.c \
 	tests/gpu/tensors.c tests/gpu/tensor_ends.c tests/integ/*.c tests/stress/*.c tests/support/*.c 2>/dev/null)))
 SUPPORT_SRC := $(filter-out $(PROGRAM_SRC) %/check_main.c,$(sort $(wildcard tests/support/*.c)))
 
@@ -281,7 +281,7 @@ $(BUILD)/obj/tools/infclassify/%.o: ALL_CPPFLAGS += -isystem /usr/include/stb
 
 # --- tests ---------------------------------------------------------------------------------------------
 
-TESTS := $(call unit_tests,$(UNIT_SRC)) $(call programs,$(PROGRAM_SRC))
+TESTS := $(call unit_tests,$(UNIT_SRC)) $(call programs,$(PROGRAM_SRC)) $(BUILD)/tests/gpu_costs
 TEST_LIBS := $(addprefix $(BUILD)/lib/,support.a client.a front.a executor.a shm.a)
 link_test = $(LINK) -o $@ $(filter %.o,$^) -Wl,--start-group $(TEST_LIBS) -Wl,--end-group $(1) \
 	-luring -ljansson -ldl -lpthread -lm
@@ -306,6 +306,7 @@ $(foreach source,$(PROGRAM_SRC),$(eval $(call program,$(source))))
 FAKECUDA_SRC := $(sort $(filter-out %/test_fakecuda.c,$(wildcard tests/fakecuda/*.c)) broker/cuda/twins.c)
 FAKECUDA := $(BUILD)/tests/libfakecuda.so
 FAKENVML := $(BUILD)/tests/libfakenvml.so
+FAKEIPC := $(BUILD)/tests/libfakeipc.so
 $(FAKECUDA): $(call objects,$(FAKECUDA_SRC)) $(BUILD)/lib/shm.a
 	$(say) LINK $@
 	$(Q)mkdir -p $(@D)
@@ -314,7 +315,15 @@ $(FAKENVML): $(call objects,tests/gpu/fake_nvml.c)
 	$(say) LINK $@
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) -shared $(ALL_LDFLAGS) -o $@ $^
-$(BUILD)/tests/gpu_costs $(BUILD)/tests/graphs: $(call objects,broker/cuda/image.c)
+$(BUILD)/tests/graphs: $(call objects,broker/cuda/image.c)
+$(FAKEIPC): $(call objects,tests/gpu/fake_ipc.c) $(FAKECUDA)
+	$(say) LINK $@
+	$(Q)$(CC) $(if $(SAN),$(OPT)) -shared $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) -L$(@D) -l:$(notdir $(FAKECUDA)) \
+		-Wl,-rpath,'$$ORIGIN' -ldl
+# One file for each experiment.
+$(BUILD)/tests/gpu_costs: $(call objects,$(sort $(wildcard tests/gpu/costs/*.c)) broker/cuda/image.c) $(TEST_LIBS)
+	$(say) LINK $@
+	$(Q)$(call link_test)
 $(BUILD)/tests/kernels: $(call objects,broker/cuda/twins.c broker/executor/values.c)
 $(BUILD)/tests/test_fakecuda: $(call objects,tests/fakecuda/test_fakecuda.c) $(BUILD)/lib/shm.a
 	$(say) LINK $@
@@ -326,7 +335,7 @@ CHECK_LIBS = $(shell pkg-config --libs check)
 
 
 .PHONY: tests
-tests: all $(TESTS) $(FAKECUDA) $(FAKENVML) $(BUILD)/tests/test_fakecuda ## build all tests, benches and hammers
+tests: all $(TESTS) $(FAKECUDA) $(FAKENVML) $(FAKEIPC) $(BUILD)/tests/test_fakecuda ## build all tests, benches and hammers
 
 
 # --- the Python package: for tests, benches and a look (PYTHONPATH=build/python); users let pip build it -----
@@ -413,10 +422,9 @@ check-abi: all ## exported symbols against the golden list, man pages, library d
 	@tests/check-abi.sh
 
 .PHONY: check-gpu bench-gpu
-bench-gpu: ## what sharing, copying and signalling cost on the CUDA device of this machine (DRY=1: on the software driver)
+bench-gpu: ## what the CUDA device of this machine charges and the broker adds, 10 minutes (DRY=1: on the software driver; B=E5: some)
 	@$(MAKE) --no-print-directory $(JOBS) tests
-	@mkdir -p $(BUILD)/bench
-	@$(if $(DRY),INF_CUDA_LIBRARY=$(abspath $(FAKECUDA))) $(BUILD)/tests/gpu_costs $(if $(DRY),--quick) $(BUILD)/bench/gpu.json
+	@PYTHON='$(PYTHON)' LIBTORCH='$(LIBTORCH)' python3 tests/gpu/bench.py --build $(BUILD) $(if $(DRY),--dry) $(if $(B),--only '$(B)')
 check-gpu: ## kernels and models on the CUDA device of this machine, 10 minutes (DRY=1: on the software driver)
 	@$(MAKE) --no-print-directory $(JOBS) tests
 	@$(if $(DRY),,DRIVER=libcuda.so.1 SET_SECONDS=570) CUDA_HOME='$(CUDA_HOME)' tests/run-set.sh gpu
