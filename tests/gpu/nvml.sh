@@ -13,6 +13,10 @@ tells() { json "$1" "$2" "$3" "$CTL" devices -j; } # NAME STATUS EXPR
 of() { echo "[(p['pid'], p['memory_bytes']) for p in d['devices'][$1]['processes']]"; }
 
 if [ -n "${DRIVER-}" ]; then
+	if ! "$CTL" devices >"$RUN/devices" 2>&1 && grep -q 'no NVIDIA driver: ' "$RUN/devices"; then
+		skip "the machine's own NVML: NOTHING WAS TESTED" "$(cat "$RUN/devices")"
+		finish
+	fi
 	tells "the machine's own NVML" 0 "all(x['uuid'].startswith('GPU-') and x['name'] and x['error'] is None and
 		all(v is None or type(v) is int and 0 <= v < 1 << 50 for k, v in x.items() if k.endswith(('bytes', 'percent', 'mw', '_c', 'mhz')))
 		for x in d['devices'])"
