@@ -70,6 +70,12 @@ FAKECUDA_FAULTS=cuDevicePrimaryCtxRetain:1:2 check "no device: a word, and no fa
 check "which is this" prints 'NOTHING WAS MEASURED: CUDA_ERROR_OUT_OF_MEMORY'
 check "no driver: a word, and no failure" bash -c "INF_CUDA_LIBRARY=libnowhere.so python3 tests/gpu/bench.py --build '$RUN/build' | grep -q 'NOTHING WAS MEASURED: no CUDA driver'"
 
+# A kernel takes 9.2 ms whatever it gathers; four rows copied together 1.6 ms for each KiB of one: they meet between 4 and 8 KiB.
+FAKECUDA_COPY_NS_PER_BYTE=400 FAKECUDA_KERNEL_US=inf_move=9200 check "delays of known size: it runs to its end" bench --only E3
+check "the crossover is where it must be" finds '[row.get("value", row.get("why")) for row in rows if row["name"] in (
+	"E3 crossover, time: a copy each is no worse than a kernel that reads host memory from",
+	"E3 crossover, time: a kernel that reads host memory is no worse than CPU, then one copy from")] == ["not up to rows of 16 KiB", 8]'
+
 # --- isolation ---------------------------------------------------------------------------------------------------------------
 
 # Only E5 makes this call.

@@ -55,11 +55,12 @@ static CUresult gather(enum way way, uint64_t bytes)
 
 static bool measure(enum way way, unsigned int k)
 {
+	unsigned int n = is_quick ? ROUNDS / 4 : ROUNDS;
 	double us[ROUNDS], core_us[ROUNDS];
 	char name[128], text[32];
 
 	snprintf(name, sizeof(name), "E3 %llu rows of %s: %s", (unsigned long long)at.n_rows, size_text(text, at.sizes[k]), names[way]);
-	for (unsigned int i = 0; i < ROUNDS; i++) {
+	for (unsigned int i = 0; i < n; i++) {
 		uint64_t begin_ns = now_ns();
 		CUresult result = gather(way, at.sizes[k]);
 
@@ -72,8 +73,8 @@ static bool measure(enum way way, unsigned int k)
 			return false;
 		}
 	}
-	at.us[way][k] = at_share(us, ROUNDS, 0.5);
-	at.core_us[way][k] = at_share(core_us, ROUNDS, 0.5);
+	at.us[way][k] = at_share(us, n, 0.5);
+	at.core_us[way][k] = at_share(core_us, n, 0.5);
 	row(name, at.us[way][k], "us");
 	snprintf(name + strlen(name), sizeof(name) - strlen(name), ", of a core");
 	row(name, at.core_us[way][k], "us");
