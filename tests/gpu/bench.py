@@ -32,6 +32,7 @@ import end_to_end
 
 PR_SET_CHILD_SUBREAPER = 36
 EXIT_LOST = 3  # of gpu_costs
+WHY_CHARS = 300  # of the last words of a process
 BURY_SECONDS = 10  # how long a killed process may take to go: a driver may hold it
 
 
@@ -110,7 +111,7 @@ def verdict(experiment, is_over, seconds, status, errors):
         return "lost", f"the context was lost: {experiment.facts.get('lost', 'unknown error')}"
     if status:
         died = f"signal {-status}" if status < 0 else f"status {status}"
-        return "died", f"it ended with {died}: {errors.strip().splitlines()[-1] if errors.strip() else 'and said nothing'}"
+        return "died", f"it ended with {died}: {'; '.join(errors.split(chr(10))[-3:]).strip('; ')[-WHY_CHARS:] or 'and said nothing'}"
     return "ran", None
 
 
@@ -212,7 +213,7 @@ def experiments_of(options, mps):
     return [costs("E1", 30), costs("E3", 30), costs("E5", 30), costs("E7", 30), costs("E2", 45), costs("E4", 30),
             costs("E6", 30, label=", MPS off" if not options.dry else ""),
             costs("E6 under MPS", 30, label=", MPS on", before=mps.start, after=mps.stop),
-            whole_way("builtin", 90),
+            *[whole_way(part, seconds) for part, seconds in (("throughput", 40), ("latency", 45), ("bandwidth", 40), ("cpu", 30), ("busy", 30))],
             *[network(name, engine, seconds) for engine, seconds in (("eager", 60), ("script", 60), ("aoti", 150))
               for name in ("resnet50", "bert")],
             *[whole_way(name, 100, torch_is_there) for name in ("resnet50", "bert")]]

@@ -16,7 +16,7 @@ mkdir -p "$RUN/build/tests"
 for file in infbroker infbroker-executor infbench shmctl libinfclient.so.0; do ln -s "$PWD/$BUILD/$file" "$RUN/build/"; done
 for file in gpu_costs device_loop device_load libfakecuda.so libfakeipc.so libfakenvml.so; do ln -s "$PWD/$BUILD/tests/$file" "$RUN/build/tests/"; done
 
-small=E1,E2,E3,E4,E5,E6,E7
+small=E1,E2,E3,E4,E5,E6,E7 broker="E10 throughput,E10 latency,E10 bandwidth,E10 cpu,E10 busy"
 bench() { timeout 250 python3 tests/gpu/bench.py --build "$RUN/build" --dry "$@" >"$RUN/bench.txt" 2>&1; }
 # finds EXPR: holds of the results, with d all of them, rows, and state and why of each experiment
 finds() {
@@ -36,7 +36,7 @@ others_ran='all(s == "ran" and any(row["experiment"] == name for row in rows) fo
 
 # --- all of it ----------------------------------------------------------------------------------------------------------
 
-check "it runs to its end" bench --only "$small,E10 builtin"
+check "it runs to its end" bench --only "$small,$broker"
 check "its first and its last title say that the figures mean nothing" bash -c "[ \$(grep -c 'A SOFTWARE DRIVER, NOT A GPU: THE FIGURES MEAN NOTHING' '$RUN/bench.txt') = 2 ]"
 check "so do its results" finds 'd["software"] and "FIGURES MEAN NOTHING" in d["title"] and all(c["holds"] is None for c in ceilings.values())'
 check "which are no GPU's file" [ ! -e "$RUN/build/bench/gpu.json" ]
@@ -93,6 +93,14 @@ check "it is named" finds 'state["E5"] == "hung" and why["E5"] == "it had not en
 check "and costs that experiment alone" finds "$others_ran"
 FAKECUDA_FAULTS=$hung in_one 2
 check "which it would not in one process" bash -c "! grep -q '\"E7 ' '$RUN/one.txt'"
+
+# A broker whose device hangs: its executor is in a process group of its own.
+in_session() { setsid --wait bash -c "echo \$\$ >'$RUN/sid'; $(declare -f bench); RUN=$RUN; bench \"\$@\"" in_session "$@"; }
+FAKECUDA_FAULTS=cuLaunchKernel:300:hang check "a device that hangs under a broker: it runs to its end" in_session --only "E10 busy,E1" --limit "E10 busy=4"
+check "it is named, and costs that experiment alone" finds 'state == {"E1": "ran", "E10 busy": "hung"}'
+check "nothing of it is left" bash -c "[ -z \"\$(ps -o pid= -s \$(cat '$RUN/sid'))\" ]"
+FAKECUDA_FAULTS=cuLaunchKernel:300:719 check "one that is lost: it runs to its end" bench --only "E10 busy,E1"
+check "it says what the broker says" finds 'state == {"E1": "ran", "E10 busy": "died"} and "CUDA_ERROR_LAUNCH_FAILED" in why["E10 busy"]'
 
 # --- processes that behave badly, and MPS: programs of ours in their place --------------------------------------------------------
 
@@ -154,7 +162,7 @@ check "ceilings hold and do not" python3 - tests/gpu <<-'PYTHON'
 	    found = [line for line in ceilings.judge(list(rows(good)), {}, False) if line["found"] is not None]
 	    assert len(found) == 12 and all(line["holds"] is good for line in found), found
 	    assert all(line["holds"] is None for line in ceilings.judge(list(rows(good)), {}, True))
-	why = {line["metric"]: line["why"] for line in ceilings.judge([], {"E10 builtin": "it hung", "E2": None}, False)}
-	assert all(why.values()) and why["the same, p99"] == "E10 builtin: it hung", why
+	why = {line["metric"]: line["why"] for line in ceilings.judge([], {"E10 latency": "it hung", "E2": None}, False)}
+	assert all(why.values()) and why["the same, p99"] == "E10 latency: it hung", why
 PYTHON
 finish

@@ -51,7 +51,7 @@ def bandwidth(key):
     return find
 
 
-BUILTIN, RESNET50, BERT = "E10 builtin", "E10 resnet50", "E10 bert"
+LATENCY, BANDWIDTH, RESNET50, BERT = "E10 latency", "E10 bandwidth", "E10 resnet50", "E10 bert"
 
 CEILINGS = [
     Ceiling("ResNet-50 fp16, batches of 32, host tensors / offline", 0.97, ratio_of("resnet50 host"), RESNET50),
@@ -61,14 +61,14 @@ CEILINGS = [
     Ceiling("a tiny MLP, batches of 64, with graphs / replay loop", 0.7, why=NOT_BUILT + "the broker captures no CUDA graphs"),
     Ceiling("graph on / off, one image, ResNet-50 TorchScript", 1.8,
             quicker("E8 resnet50, script, batch 1", "E9 resnet50, script, batch 1, graph"), "E8/E9 resnet50 script"),
-    Ceiling("added to host tensors of 600 kB, spinning, us", 10, added("host latency", "p50"), BUILTIN, at_most=True),
-    Ceiling("the same, p99", 25, added("host latency", "p99"), BUILTIN, at_most=True),
-    Ceiling("added to device tensors of 600 kB, spinning, us", 12, added("device latency", "p50"), BUILTIN, at_most=True),
-    Ceiling("more for a client that sleeps, us", 15, added("sleeping", "p50"), BUILTIN, at_most=True),
-    Ceiling("copy in / best pinned copy, requests of 256 KiB", 0.95, bandwidth("bandwidth 256 KiB"), "E2", BUILTIN),
-    Ceiling("the same, requests of 64 KiB", 0.8, bandwidth("bandwidth 64 KiB"), "E2", BUILTIN),
-    Ceiling("share of time that the device computes, saturated", 0.97, value_of("busy", "time of kernels / time"), BUILTIN),
-    Ceiling("CPU of the broker for a request, batches of 32, us", 3, value_of("cpu", "front and executor"), BUILTIN, at_most=True),
+    Ceiling("added to host tensors of 600 kB, spinning, us", 10, added("host latency", "p50"), LATENCY, at_most=True),
+    Ceiling("the same, p99", 25, added("host latency", "p99"), LATENCY, at_most=True),
+    Ceiling("added to device tensors of 600 kB, spinning, us", 12, added("device latency", "p50"), LATENCY, at_most=True),
+    Ceiling("more for a client that sleeps, us", 15, added("sleeping", "p50"), LATENCY, at_most=True),
+    Ceiling("copy in / best pinned copy, requests of 256 KiB", 0.95, bandwidth("bandwidth 256 KiB"), "E2", BANDWIDTH),
+    Ceiling("the same, requests of 64 KiB", 0.8, bandwidth("bandwidth 64 KiB"), "E2", BANDWIDTH),
+    Ceiling("share of time that the device computes, saturated", 0.97, value_of("busy", "time of kernels / time"), "E10 busy"),
+    Ceiling("CPU of the broker for a request, batches of 32, us", 3, value_of("cpu", "front and executor"), "E10 cpu", at_most=True),
     Ceiling("CPU engine / in process", 0.99, why="no device's figure: `make bench` has it"),
 ]
 

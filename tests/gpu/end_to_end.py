@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """E10: what a broker adds on a device: it and an offline loop in one process on the same device, in turns.
 
-    end_to_end.py [--build DIR] [--dry] builtin | resnet50 | bert
+    end_to_end.py [--build DIR] [--dry] throughput | latency | bandwidth | cpu | busy | resnet50 | bert
 
 A line of JSON for each figure: {"key", "name", "value", "floor", "ratio", "spread", "unit"}; medians of rounds, the ratio taken
 within each round, its spread the inter-quartile range over the median. Networks are exported with random weights and served by
@@ -12,6 +12,7 @@ the torch plug-in; with --dry in small, on the CPU, since libtorch cannot use a 
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -99,16 +100,28 @@ def latencies(key, name):
 # --- models that need no file --------------------------------------------------------------------------------------------
 
 
-def throughput(bench, broker):
-    name = "identity_f32, batches of 256 rows (1 MiB)"
+def builtin_broker(bench, *options, **more):
+    broker = bench.setting.broker("--builtin", "--device", "cuda", *options, **more)
+    need_device(broker)
+    return broker
+
+
+def need_device(broker):
+    if broker.status()["executor"]["device"] != "cuda:0":
+        with open(broker.log_path, encoding="utf-8") as log:
+            raise RuntimeError(next((line.strip() for line in log if "CPU only" in line), "the broker has no device"))
+
+
+def throughput(bench):
+    broker, name = builtin_broker(bench), "identity_f32, batches of 256 rows (1 MiB)"
     bench.pair(bench.load(broker, "identity_f32", "-r", 256, "-d", 4), bench.loop("builtin", "identity_f32", 256, "host", 3),
                {"host": (f"{name}, host tensors", "rows/s", rate)})
     bench.pair(bench.device_load(broker, "identity_f32", 256, 4), bench.loop("builtin", "identity_f32", 256, "device", 3),
                {"device": (f"{name}, device tensors", "rows/s", rate)})
 
 
-def one_client(bench, broker):
-    spinning = ("-r", IMAGE_ROWS, "-d", 1, "--poll")
+def one_client(bench):
+    broker, spinning = builtin_broker(bench), ("-r", IMAGE_ROWS, "-d", 1, "--poll")
     bench.pair(bench.load(broker, "identity_f32", *spinning), bench.loop("builtin", "identity_f32", IMAGE_ROWS, "host", 1),
                latencies("host latency", "600 kB there and back, host tensors, one spinning client"))
     bench.pair(bench.device_load(broker, "identity_f32", IMAGE_ROWS, 1), bench.loop("builtin", "identity_f32", IMAGE_ROWS, "device", 1),
@@ -117,7 +130,8 @@ def one_client(bench, broker):
                latencies("sleeping", "600 kB there and back, host tensors, a client that sleeps beside one that spins"))
 
 
-def bandwidths(bench, broker):
+def bandwidth(bench):
+    broker = builtin_broker(bench)
     for kib, depth in ((256, 32), (64, 64)):
         rows = kib // 4
         bench.alone(bench.load(broker, "identity_f32", "-r", rows, "-d", depth), f"bandwidth {kib} KiB",
@@ -125,42 +139,22 @@ def bandwidths(bench, broker):
 
 
 def busy(bench):
-    """A model whose time is known: what share of the time was it running?"""
+    """A model whose time is known: what share of the time was it running? Of one instance: kernels of two would overlap."""
     cost_s = (SPIN_BASE_US + SPIN_ROW_US * SPIN_ROWS) / 1e6
-    broker = bench.setting.broker("--builtin", "--device", "cuda", "--instances", "1",  # kernels of two streams would overlap
-                                  env={"INF_BUILTIN_COST": f"{SPIN_BASE_US},{SPIN_ROW_US}"})
+    broker = builtin_broker(bench, "--instances", "1", env={"INF_BUILTIN_COST": f"{SPIN_BASE_US},{SPIN_ROW_US}"})
     bench.alone(bench.load(broker, "spin", "-r", SPIN_ROWS, "-d", 6), "busy", "share of the time in which a kernel runs, 2.6 ms each",
                 "", lambda result: rate(result) / SPIN_ROWS * cost_s)
-    broker.stop()
 
 
-def cpu(bench, broker):
+def cpu(bench):
     """Two batches of 32 take turns."""
-    ours, values = bench.load(broker, "identity", "-d", 64), []
+    broker, values = builtin_broker(bench), []
+    ours = bench.load(broker, "identity", "-d", 64)
     for _ in range(bench.rounds):
         begin_ns = drivers.cpu_ns(broker.pids())
         result = ours.go(bench.seconds)
         values.append((drivers.cpu_ns(broker.pids()) - begin_ns) / 1e3 / result["requests"])
-    ours.stop()
     say(key="cpu", name="E10 CPU of front and executor for a request, 64 in flight", unit="us", value=statistics.median(values))
-
-
-def builtin(bench):
-    broker = bench.setting.broker("--builtin", "--device", "cuda")
-    need_device(broker)
-    throughput(bench, broker)
-    one_client(bench, broker)
-    bandwidths(bench, broker)
-    cpu(bench, broker)
-    broker.stop()
-    busy(bench)
-
-
-def need_device(broker):
-    devices = json.dumps(broker.status())
-    if "cuda:0" not in devices:
-        with open(broker.log_path, encoding="utf-8") as log:
-            raise SystemExit(next((line.strip() for line in log if "CPU only" in line), "the broker has no device"))
 
 
 # --- networks ------------------------------------------------------------------------------------------------------------
@@ -194,22 +188,34 @@ def network(bench, name):
         if not bench.dry:
             bench.pair(bench.device_load(broker, name, rows, 4), bench.loop(plugin, file, rows, "device", places),
                        {keys[1]: (f"{what}, device tensors", "rows/s", rate)})
-        broker.stop()
+
+
+def in_one_line(error):
+    """What went wrong, and of a broker's log that comes with it the line that tells most."""
+    first, *log = str(error).splitlines() or [""]
+    for pattern in ("CUDA_ERROR|CPU only", "lost|cannot|fail", ""):
+        telling = [line for line in log if re.search(pattern, line)]
+        if telling:
+            return f"{first} {telling[-1]}"
+    return first
+
+
+PARTS = {"throughput": throughput, "latency": one_client, "bandwidth": bandwidth, "cpu": cpu, "busy": busy,
+         "resnet50": lambda bench: network(bench, "resnet50"), "bert": lambda bench: network(bench, "bert")}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", default="build")
     parser.add_argument("--dry", action="store_true")
-    parser.add_argument("what", choices=["builtin", "resnet50", "bert"])
+    parser.add_argument("part", choices=PARTS)
     options = parser.parse_args()
     os.chdir(os.path.join(HERE, "..", ".."))
     bench = Bench(options)
     try:
-        if options.what == "builtin":
-            builtin(bench)
-        else:
-            network(bench, options.what)
+        PARTS[options.part](bench)
+    except RuntimeError as error:
+        raise SystemExit(in_one_line(error)) from None
     finally:
         bench.setting.stop_all()
 

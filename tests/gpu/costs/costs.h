@@ -15,7 +15,7 @@
 
 #define PAGE	      4096u
 #define MIB	      (1ull << 20)
-#define ROUNDS_MAX    2000u /* latencies of one row */
+#define ROUNDS_MAX    1000u /* latencies of one row */
 #define STREAM_ROUNDS 200u  /* what a stream holds without making its caller wait */
 #define EXIT_LOST     3	    /* of the process: the context is of no use any more */
 
