@@ -64,6 +64,17 @@ typedef struct {
 	char bytes[16];
 } CUuuid;
 
+/* Bearer tokens: whoever has the bytes may open what they name. */
+#define CU_IPC_HANDLE_SIZE 64
+
+typedef struct {
+	char reserved[CU_IPC_HANDLE_SIZE];
+} CUipcMemHandle;
+
+typedef struct {
+	char reserved[CU_IPC_HANDLE_SIZE];
+} CUipcEventHandle;
+
 typedef enum {
 	CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT = 16,
 	CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR = 75,
@@ -143,6 +154,8 @@ typedef enum {
 #define CU_MEMORYTYPE_DEVICE		0x02
 #define CU_EVENT_BLOCKING_SYNC		0x01
 #define CU_EVENT_DISABLE_TIMING		0x02
+#define CU_EVENT_INTERPROCESS		0x04
+#define CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS 0x01
 #define CU_STREAM_WRITE_VALUE_DEFAULT	0x00
 #define CU_STREAM_WAIT_VALUE_GEQ	0x00
 #define CU_MEMHOSTREGISTER_PORTABLE	0x01
@@ -230,5 +243,16 @@ typedef enum {
 	X(graph_launch, cuGraphLaunch, (CUgraphExec exec, CUstream stream))                                             \
 	X(graph_exec_destroy, cuGraphExecDestroy, (CUgraphExec exec))                                                   \
 	X(graph_destroy, cuGraphDestroy, (CUgraph graph))
+
+/*
+ * Likewise, and a driver may lack them: they only serve memory of cudaMalloc that another process opens, which is refused
+ * then.
+ */
+#define INF_DRIVER_IPC_CALLS(X)                                                                                         \
+	X(ipc_get_memory, cuIpcGetMemHandle, (CUipcMemHandle *handle, CUdeviceptr address))                             \
+	X(ipc_open_memory, cuIpcOpenMemHandle_v2, (CUdeviceptr *address, CUipcMemHandle handle, unsigned int flags))    \
+	X(ipc_close_memory, cuIpcCloseMemHandle, (CUdeviceptr address))                                                 \
+	X(ipc_get_event, cuIpcGetEventHandle, (CUipcEventHandle *handle, CUevent event))                                \
+	X(ipc_open_event, cuIpcOpenEventHandle, (CUevent *event, CUipcEventHandle handle))
 
 #endif /* SHM_DEVICE_ABI_H */

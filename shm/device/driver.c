@@ -9,8 +9,11 @@
 #define TEXT(...) snprintf(text, INF_DRIVER_TEXT_BYTES, __VA_ARGS__)
 
 static const struct inf_symbol symbols[] = {
-#define INF_DRIVER_SYMBOL(member, symbol, params) { #symbol, offsetof(struct inf_driver, member) },
+#define INF_DRIVER_SYMBOL(member, symbol, params) { #symbol, offsetof(struct inf_driver, member), false },
 	INF_DRIVER_CALLS(INF_DRIVER_SYMBOL)
+#undef INF_DRIVER_SYMBOL
+#define INF_DRIVER_SYMBOL(member, symbol, params) { #symbol, offsetof(struct inf_driver, member), true },
+	INF_DRIVER_IPC_CALLS(INF_DRIVER_SYMBOL)
 #undef INF_DRIVER_SYMBOL
 };
 
@@ -65,6 +68,13 @@ const char *inf_driver_error(const struct inf_driver *driver, CUresult error)
 	const char *name;
 
 	return driver->error_name(error, &name) ? "an unknown CUDA error" : name;
+}
+
+bool inf_driver_has_ipc(const struct inf_driver *driver)
+{
+#define INF_DRIVER_IS_THERE(member, symbol, params) &&driver->member
+	return true INF_DRIVER_IPC_CALLS(INF_DRIVER_IS_THERE);
+#undef INF_DRIVER_IS_THERE
 }
 
 int inf_driver_errno(CUresult error)

@@ -20,6 +20,10 @@ struct inf_driver {
 #define INF_DRIVER_MEMBER(member, symbol, params) CUresult(*member) params;
 	INF_DRIVER_CALLS(INF_DRIVER_MEMBER)
 #undef INF_DRIVER_MEMBER
+	/* NULL where the driver lacks them: inf_driver_has_ipc() */
+#define INF_DRIVER_MEMBER(member, symbol, params) CUresult(*member) params;
+	INF_DRIVER_IPC_CALLS(INF_DRIVER_MEMBER)
+#undef INF_DRIVER_MEMBER
 	int version; /* 1000 x major + 10 x minor of CUDA */
 };
 
@@ -35,6 +39,9 @@ int inf_driver_open(struct inf_driver *driver, const char *library, char *text);
 
 /* "CUDA_ERROR_OUT_OF_MEMORY"; never NULL. */
 const char *inf_driver_error(const struct inf_driver *driver, CUresult error);
+
+/* May memory of cudaMalloc be opened by other processes? */
+bool inf_driver_has_ipc(const struct inf_driver *driver);
 
 /* A negative errno for what a call returned; 0 for success. */
 int inf_driver_errno(CUresult error);

@@ -25,7 +25,7 @@ int inf_library_open(const struct inf_library *library, const char *name, void *
 	for (size_t i = 0; i < library->n_symbols; i++) {
 		void *address = dlsym(handle, library->symbols[i].name);
 
-		if (!address) {
+		if (!address && !library->symbols[i].is_optional) {
 			snprintf(text, text_bytes, "%s lacks %s: %s is needed", name, library->symbols[i].name, library->need);
 			return -ENOSYS;
 		}

@@ -3,12 +3,14 @@
 #ifndef SHM_DEVICE_LIBRARY_H
 #define SHM_DEVICE_LIBRARY_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 /* One call: what the library exports, and where the table has its address. */
 struct inf_symbol {
 	const char *name;
 	size_t offset;
+	bool is_optional; /* NULL in the table where the library lacks it */
 };
 
 struct inf_library {

@@ -6,7 +6,7 @@
 #include <stdio.h>
 
 static const struct inf_symbol symbols[] = {
-#define INF_NVML_SYMBOL(member, symbol, result, params) { #symbol, offsetof(struct inf_nvml, member) },
+#define INF_NVML_SYMBOL(member, symbol, result, params) { #symbol, offsetof(struct inf_nvml, member), false },
 	INF_NVML_CALLS(INF_NVML_SYMBOL)
 #undef INF_NVML_SYMBOL
 };

@@ -16,7 +16,7 @@ struct test_case {
 };
 
 extern const struct test_case calls_cases[], memory_cases[], stream_cases[], order_cases[], process_cases[], pinned_cases[],
-	capture_cases[];
+	capture_cases[], ipc_cases[];
 
 struct fakecuda_functions {
 	void (*ledger)(struct fakecuda_ledger *ledger);

@@ -141,7 +141,7 @@ static void work(struct stream *stream, struct op *op, struct clock *clock, unsi
 
 	if (!context->error)
 		op_runs(op, stream);
-	if (!context->error && op->kernel && op_check(op, context))
+	if (!context->error && ((op->kernel && op_check(op, context)) || op_touches_gone(op)))
 		context_stick(context, CUDA_ERROR_ILLEGAL_ADDRESS);
 	if (context->error) {
 		give_engine(engine);
@@ -163,6 +163,8 @@ static void work(struct stream *stream, struct op *op, struct clock *clock, unsi
 		sleep_until(end);
 	}
 	pthread_mutex_lock(&fake.lock);
+	if (op_touches_gone(op))
+		context_stick(context, CUDA_ERROR_ILLEGAL_ADDRESS);
 	engine->free_ns = stream->end_ns = end;
 	give_engine(engine);
 	if (op->is_pageable && op->kind == OP_COPY_OUT)
@@ -188,6 +190,8 @@ static void finish(struct record *record, const struct stream *stream, const str
 	record->clock = *clock;
 	record->end_ns = stream->end_ns;
 	record->is_done = true;
+	if (record->shared)
+		shared_event_done(record->shared, record->number);
 	pthread_cond_broadcast(&fake.done);
 }
 
@@ -197,6 +201,16 @@ static void wait_for(struct stream *stream, const struct op *op)
 		pthread_cond_wait(&fake.done, &fake.lock);
 	clock_join(&stream->clock, &op->record->clock);
 	stream->end_ns = later(stream->end_ns, op->record->end_ns);
+}
+
+static void wait_for_other(struct stream *stream, const struct op *op)
+{
+	while (!shared_event_is_done(op->shared, op->value) && !stream->object.context->error) {
+		pthread_mutex_unlock(&fake.lock);
+		sleep_until(now_ns() + POLL_NS);
+		pthread_mutex_lock(&fake.lock);
+	}
+	stream->end_ns = later(stream->end_ns, now_ns());
 }
 
 static void write_word(struct stream *stream, const struct op *op)
@@ -245,6 +259,9 @@ static void run(struct stream *stream, struct op *op)
 		break;
 	case OP_WAIT:
 		wait_for(stream, op);
+		break;
+	case OP_WAIT_OTHER:
+		wait_for_other(stream, op);
 		break;
 	case OP_WRITE_WORD:
 		write_word(stream, op);

@@ -12,6 +12,7 @@
  *	stream.c   queues and their threads; engine.c what these do
  *	touch.c    which memory an operation touches, and that it stays as it is until then
  *	copy.c     copies, fills and value words: what they check before they are queued
+ *	ipc.c      memory of cuMemAlloc, and events, in other processes
  *	event.c, launch.c, graph.c
  *	race.c     who is ordered after whom
  *
@@ -30,9 +31,11 @@
 #define EXPORT __attribute__((visibility("default")))
 #define PROTOTYPE(member, symbol, params) EXPORT CUresult symbol params;
 INF_DRIVER_CALLS(PROTOTYPE)
+INF_DRIVER_IPC_CALLS(PROTOTYPE)
 #undef PROTOTYPE
 
 /* Of cuda.h, beyond those that abi.h needs. */
+#define ERROR_ALREADY_MAPPED	   ((CUresult)208)
 #define ERROR_CAPTURE_MERGE	   ((CUresult)902)
 #define ERROR_CAPTURE_UNMATCHED	   ((CUresult)903)
 #define ERROR_CAPTURE_UNJOINED	   ((CUresult)904)
@@ -86,7 +89,7 @@ extern struct fakecuda_ledger *ledger;
 struct settings {
 	unsigned int n_devices;
 	uint64_t memory_bytes, version, seed;
-	bool has_vmm, has_posix_fd, has_read_only, has_default_stream, aborts;
+	bool has_vmm, has_posix_fd, has_ipc, has_read_only, has_default_stream, aborts;
 	double copy_ns_per_byte;
 	uint64_t copy_ns, launch_ns, jitter_ns;
 	char kernel_us[512];
@@ -99,12 +102,15 @@ void violation(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* After device_bytes or imported_bytes changed. */
 void state_update(void);
 void state_open(void);
+/* When it began, in clock ticks: pids come again. 0: it is dead, though perhaps not waited for. */
+uint64_t process_ticks(uint64_t pid);
 
 /* --- call.c --- */
 
 enum call {
 #define CALL(member, symbol, params) CALL_##symbol,
 	INF_DRIVER_CALLS(CALL)
+	INF_DRIVER_IPC_CALLS(CALL)
 #undef CALL
 	CALLS
 };
@@ -209,11 +215,14 @@ void context_stick(struct context *context, CUresult error);
 
 /* --- range.c --- */
 
-enum range_kind { RANGE_DEVICE = 1, RANGE_MAPPED = 2, RANGE_PINNED = 4, RANGE_REGISTERED = 8 };
-#define RANGE_OF_DEVICE (RANGE_DEVICE | RANGE_MAPPED)
+enum range_kind { RANGE_DEVICE = 1, RANGE_MAPPED = 2, RANGE_PINNED = 4, RANGE_REGISTERED = 8, RANGE_OPENED = 16 };
+#define RANGE_OF_DEVICE (RANGE_DEVICE | RANGE_MAPPED | RANGE_OPENED)
 #define RANGE_OF_HOST	(RANGE_PINNED | RANGE_REGISTERED)
 
 struct physical; /* vmm.c */
+struct block; /* ipc.c */
+struct opened;
+struct shared_event;
 
 struct range {
 	enum range_kind kind;
@@ -225,6 +234,9 @@ struct range {
 	bool is_read_only; /* registered so */
 	unsigned char access[DEVICES_MAX]; /* of mapped ones: CUmemAccess_flags */
 	struct physical *physical;
+	struct block *block; /* of RANGE_DEVICE: where its pages are, */
+	size_t block_offset; /* and there */
+	struct opened *opened; /* of RANGE_OPENED */
 	struct shadow *shadow; /* of mapped ones it is their memory's */
 };
 
@@ -249,6 +261,9 @@ struct range *range_of_context(const struct context *context);
 /* Poisoned memory of a memfd of that name; -1. */
 int memory_fd(const char *name, size_t bytes);
 void memory_drop(struct range *range, const char *what);
+/* `bytes` (whole pages) with a page on each side that nobody may touch, of a file or of nothing (-1). NULL: there is no memory. */
+char *map_guarded(size_t bytes, int fd, size_t offset);
+void unmap_guarded(char *at, size_t bytes);
 bool physical_is_exportable(const struct physical *physical);
 struct shadow *physical_shadow(struct physical *physical);
 
@@ -262,6 +277,7 @@ enum op_kind {
 	OP_KERNEL,
 	OP_RECORD,
 	OP_WAIT,
+	OP_WAIT_OTHER, /* for an event of another process */
 	OP_CALL,
 	OP_WRITE_WORD,
 	OP_WAIT_WORD,
@@ -285,6 +301,8 @@ struct record {
 	bool is_told;  /* as stream_is_told() */
 	uint64_t end_ns;
 	struct clock clock;
+	struct shared_event *shared; /* NULL = of no other process's interest */
+	uint64_t number;	     /* of its records */
 };
 
 struct op {
@@ -297,6 +315,7 @@ struct op {
 	bool is_pageable, is_stalled;
 	CUresult late_error;
 	struct record *record;
+	struct shared_event *shared; /* and its record number `value` */
 	CUhostFn function;
 	void *data;
 	const struct inf_kernel *kernel;
@@ -379,9 +398,33 @@ struct event {
 	struct record *last; /* NULL = never recorded */
 	uint64_t capture_id; /* not 0: its last record is in that capture, */
 	unsigned int slot;   /* there */
+	struct shared_event *shared; /* NULL = none of another process, and for none */
 };
 
 void event_end(struct event *event);
+
+/* --- ipc.c --- */
+
+/* The part of a block that `range` shall have: mapped, poisoned. NULL: there is no memory. */
+char *block_take(size_t bytes, int device, struct block **ret_block, size_t *ret_offset);
+/* The range has gone, or goes with its context. */
+void block_give(struct block *block, size_t offset, const char *what);
+/* Memory of another process: forgotten here, however often it was opened. */
+void opened_drop(struct range *range, const char *what);
+/* Does `op` touch memory of another process which that one has freed, or has died with? */
+bool op_touches_gone(const struct op *op);
+/* NULL: there is no memory. */
+struct shared_event *shared_event_new(void);
+struct shared_event *shared_event_ref(struct shared_event *shared);
+void shared_event_unref(struct shared_event *shared);
+bool shared_event_is_other(const struct shared_event *shared);
+uint64_t shared_event_record(struct shared_event *shared); /* its number */
+void shared_event_done(struct shared_event *shared, uint64_t number);
+uint64_t shared_event_recorded(const struct shared_event *shared);
+bool shared_event_is_done(const struct shared_event *shared, uint64_t number);
+void shared_event_waits(struct shared_event *shared, int more);
+/* Of our own: a violation where another process waits for it. */
+void shared_event_check_end(const struct shared_event *shared);
 
 /* --- launch.c --- */
 

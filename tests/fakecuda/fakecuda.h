@@ -10,6 +10,7 @@
  *	FAKECUDA_VERSION=N		what cuDriverGetVersion() says (13000)
  *	FAKECUDA_VMM=0			no virtual memory management
  *	FAKECUDA_POSIX_FD=0		no export as file descriptors
+ *	FAKECUDA_IPC=0			no memory of cuMemAlloc in other processes
  *	FAKECUDA_READ_ONLY=0		no read-only registration of host memory
  *	FAKECUDA_DEFAULT_STREAM=1	the default stream (NULL) is one like others
  *
@@ -38,10 +39,15 @@
  * touches the same bytes without an order (race.c says how that is known), one launch whose parts do (inf_move), and pinned
  * memory that the host writes before queued work has read it (touch.c).
  *
+ * Between processes it is a violation to free memory that another one has open, and to destroy an event for which another
+ * one waits. Who uses memory that was freed elsewhere, or whose maker died, gets CUDA_ERROR_ILLEGAL_ADDRESS, always. Forged
+ * and stale handles are errors and no violations: they are what the other process gave.
+ *
  * Stricter than the real one on purpose: the default stream (NULL) is none, unless asked for; device addresses of host memory
  * are for kernels and stream_write/stream_wait, not for copies; a copy of 0 bytes is a mistake; a capture takes no
  * stream_write/stream_wait and no launch of a graph (the real one makes nodes of them, and the value stays that of the capture
- * for ever); memory that a copy or a fill in a graph needs has to be there when it is launched. Simpler than the real one: the
+ * for ever); memory that a copy or a fill in a graph needs has to be there when it is launched; of one block of another
+ * process only one allocation can be open at a time. Simpler than the real one: the
  * branches of a graph run one after the other; with several devices there are no copies from one to another; nothing is
  * compiled, so any module has all kernels.
  */
@@ -83,7 +89,8 @@
 	X(device_bytes_most)  /* so far */                                                                  \
 	X(exported_fds)	      /* made so far; who closes them is not seen */                                \
 	X(graph_launches)     /* so far */                                                                  \
-	X(abandoned)	      /* things that a context took along when it was released for the last time */
+	X(abandoned)	      /* things that a context took along when it was released for the last time */     \
+	X(opened)	      /* memory of other processes, as often as it was opened; in imported_bytes once */
 
 struct fakecuda_ledger {
 #define FAKECUDA_MEMBER(name) uint64_t name;

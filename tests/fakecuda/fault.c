@@ -13,6 +13,7 @@
 static const char *const names[CALLS] = {
 #define NAME(member, symbol, params) #symbol,
 	INF_DRIVER_CALLS(NAME)
+	INF_DRIVER_IPC_CALLS(NAME)
 #undef NAME
 };
 

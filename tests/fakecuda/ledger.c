@@ -63,6 +63,7 @@ static void read_settings(void)
 	settings.seed = number_of("FAKECUDA_SEED", 1);
 	settings.has_vmm = number_of("FAKECUDA_VMM", 1);
 	settings.has_posix_fd = number_of("FAKECUDA_POSIX_FD", 1);
+	settings.has_ipc = number_of("FAKECUDA_IPC", 1);
 	settings.has_read_only = number_of("FAKECUDA_READ_ONLY", 1);
 	settings.has_default_stream = number_of("FAKECUDA_DEFAULT_STREAM", 0);
 	settings.aborts = number_of("FAKECUDA_ABORT", 0);
@@ -160,7 +161,7 @@ void violation(const char *format, ...)
 
 /* --- what all processes see ---------------------------------------------------------------------------------------- */
 
-static uint64_t start_ticks(uint64_t pid)
+uint64_t process_ticks(uint64_t pid)
 {
 	unsigned long long ticks = 0;
 	char path[40], text[1024];
@@ -175,8 +176,10 @@ static uint64_t start_ticks(uint64_t pid)
 	n = read(fd, text, sizeof(text) - 1);
 	close(fd);
 	text[n > 0 ? n : 0] = 0;
-	/* The name, in parentheses, may have blanks. Field 22 is the 20th after it. */
+	/* The name, in parentheses, may have blanks. The state comes after it; field 22 is the 20th after it. */
 	at = strrchr(text, ')');
+	if (at && (!strncmp(at, ") Z", 3) || !strncmp(at, ") X", 3)))
+		return 0;
 	for (int i = 0; at && i < 20; i++)
 		at = strchr(at + 1, ' ');
 	if (at)
@@ -188,7 +191,7 @@ static bool is_alive(const struct fakecuda_state_entry *entry)
 {
 	uint64_t ticks = __atomic_load_n(&entry->start_ticks, __ATOMIC_RELAXED);
 
-	return ticks && start_ticks(__atomic_load_n(&entry->pid, __ATOMIC_RELAXED)) == ticks;
+	return ticks && process_ticks(__atomic_load_n(&entry->pid, __ATOMIC_RELAXED)) == ticks;
 }
 
 static bool claim(struct fakecuda_state_entry *entry, uint64_t expected)
@@ -199,7 +202,7 @@ static bool claim(struct fakecuda_state_entry *entry, uint64_t expected)
 		return false;
 	__atomic_store_n(&entry->device_bytes, 0, __ATOMIC_RELAXED);
 	__atomic_store_n(&entry->imported_bytes, 0, __ATOMIC_RELAXED);
-	__atomic_store_n(&entry->start_ticks, start_ticks(pid), __ATOMIC_RELEASE);
+	__atomic_store_n(&entry->start_ticks, process_ticks(pid), __ATOMIC_RELEASE);
 	return true;
 }
 

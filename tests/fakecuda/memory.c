@@ -37,10 +37,7 @@ int memory_fd(const char *name, size_t bytes)
 	return fd;
 }
 
-/* --- cuMemAlloc ---------------------------------------------------------------------------------------------------- */
-
-/* A page on each side that nobody may touch. NULL: there is no memory. */
-static char *map_guarded(size_t bytes, int fd)
+char *map_guarded(size_t bytes, int fd, size_t offset)
 {
 	size_t n = whole_pages(bytes);
 	char *base = mmap(NULL, n + 2 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -48,18 +45,28 @@ static char *map_guarded(size_t bytes, int fd)
 
 	if (base == MAP_FAILED)
 		return NULL;
-	at = mmap(base + PAGE, n, PROT_READ | PROT_WRITE, MAP_FIXED | (fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED), fd, 0);
+	at = mmap(base + PAGE, n, PROT_READ | PROT_WRITE, MAP_FIXED | (fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED), fd,
+		  (off_t)offset);
 	if (at != MAP_FAILED)
 		return at;
 	munmap(base, n + 2 * PAGE);
 	return NULL;
 }
 
+void unmap_guarded(char *at, size_t bytes)
+{
+	munmap(at - PAGE, whole_pages(bytes) + 2 * PAGE);
+}
+
+/* --- cuMemAlloc ---------------------------------------------------------------------------------------------------- */
+
 CUresult cuMemAlloc_v2(CUdeviceptr *address, size_t bytes)
 {
 	struct device *device;
+	struct range *range;
+	struct block *block;
+	size_t offset;
 	char *at;
-	int fd;
 
 	BEGIN(cuMemAlloc_v2, NEEDS_CONTEXT | IS_UNSAFE_IN_CAPTURE);
 	if (!bytes || !address) {
@@ -69,13 +76,12 @@ CUresult cuMemAlloc_v2(CUdeviceptr *address, size_t bytes)
 	device = &devices[context->device];
 	if (bytes > settings.memory_bytes || device->used_bytes > settings.memory_bytes - bytes)
 		return call_end(CUDA_ERROR_OUT_OF_MEMORY);
-	fd = memory_fd("fakecuda-alloc", whole_pages(bytes));
-	at = fd < 0 ? NULL : map_guarded(bytes, fd);
-	if (fd >= 0)
-		close(fd);
+	at = block_take(whole_pages(bytes), context->device, &block, &offset);
 	if (!at)
 		return call_end(CUDA_ERROR_OUT_OF_MEMORY);
-	range_add(RANGE_DEVICE, (uintptr_t)at, bytes, context, context->device);
+	range = range_add(RANGE_DEVICE, (uintptr_t)at, bytes, context, context->device);
+	range->block = block;
+	range->block_offset = offset;
 	device->used_bytes += bytes;
 	ledger->allocations++;
 	ledger->device_bytes += bytes;
@@ -87,14 +93,20 @@ CUresult cuMemAlloc_v2(CUdeviceptr *address, size_t bytes)
 void memory_drop(struct range *range, const char *what)
 {
 	char *at = (char *)(uintptr_t)range->address;
+	struct block *block = range->block;
+	size_t bytes = range->bytes, offset = range->block_offset;
 	enum range_kind kind = range->kind;
-	size_t bytes = range->bytes;
 	int device = range->device;
 
+	if (kind == RANGE_OPENED) {
+		opened_drop(range, what);
+		return;
+	}
 	range_remove(range, what);
 	if (kind != RANGE_REGISTERED)
-		munmap(at - PAGE, whole_pages(bytes) + 2 * PAGE);
+		unmap_guarded(at, bytes);
 	if (kind == RANGE_DEVICE) {
+		block_give(block, offset, what);
 		devices[device].used_bytes -= bytes;
 		ledger->allocations--;
 		ledger->device_bytes -= bytes;
@@ -153,7 +165,7 @@ CUresult cuMemAllocHost_v2(void **address, size_t bytes)
 		violation("cuMemAllocHost of %zu bytes", bytes);
 		return call_end(CUDA_ERROR_INVALID_VALUE);
 	}
-	at = map_guarded(bytes, -1);
+	at = map_guarded(bytes, -1, 0);
 	if (!at)
 		return call_end(CUDA_ERROR_OUT_OF_MEMORY);
 	memset(at, POISON, bytes);

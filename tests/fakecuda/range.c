@@ -111,7 +111,7 @@ static enum look look_at(const struct range *range, unsigned int kinds, int devi
 {
 	if (!(range->kind & kinds))
 		return LOOK_NOTHING;
-	if (range->kind == RANGE_DEVICE && range->device != device)
+	if (range->kind & (RANGE_DEVICE | RANGE_OPENED) && range->device != device)
 		return LOOK_OTHER_DEVICE;
 	if (range->kind == RANGE_MAPPED)
 		return range->access[device] >= (is_written ? CU_MEM_ACCESS_FLAGS_PROT_READWRITE : CU_MEM_ACCESS_FLAGS_PROT_READ)

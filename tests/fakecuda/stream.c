@@ -8,7 +8,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 
-const char *const op_names[] = { "copy in", "copy out", "copy", "fill", "kernel", "record", "wait", "call", "write of a value",
+const char *const op_names[] = { "copy in", "copy out", "copy", "fill", "kernel", "record", "wait", "wait for another process", "call", "write of a value",
 				 "wait for a value", "graph" };
 
 static struct stream *streams; /* those that were destroyed and still run, too */
@@ -34,8 +34,10 @@ struct record *record_ref(struct record *record)
 
 void record_unref(struct record *record)
 {
-	if (record && !--record->n_refs)
-		free(record);
+	if (!record || --record->n_refs)
+		return;
+	shared_event_unref(record->shared);
+	free(record);
 }
 
 CUresult record_wait(struct record *record, const struct context *context)
@@ -62,6 +64,9 @@ struct op *op_new(enum op_kind kind)
 void op_free(struct op *op)
 {
 	record_unref(op->record);
+	if (op->kind == OP_WAIT_OTHER)
+		shared_event_waits(op->shared, -1);
+	shared_event_unref(op->shared);
 	if (op->exec)
 		exec_unref(op->exec);
 	ops_free(op->nodes);
@@ -92,7 +97,8 @@ static void judge(struct stream *stream, struct op *op)
 		stream->is_unsure = false;
 	}
 	clock_join(known, &op->clock);
-	if (op->is_open || op->kind == OP_WAIT_WORD || op->kind == OP_GRAPH || (op->kind == OP_WAIT && !op->record->is_known))
+	if (op->is_open || op->kind == OP_WAIT_WORD || op->kind == OP_WAIT_OTHER || op->kind == OP_GRAPH ||
+	    (op->kind == OP_WAIT && !op->record->is_known))
 		stream->is_unsure = true;
 	if (stream->is_unsure)
 		return;

@@ -227,8 +227,8 @@ const char *__tsan_default_options(void)
 
 /* --- running them ------------------------------------------------------------------------------------------------------- */
 
-static const struct test_case *const tables[] = { calls_cases,  memory_cases,  pinned_cases, stream_cases,
-						   capture_cases, order_cases, process_cases };
+static const struct test_case *const tables[] = { calls_cases,	 memory_cases, pinned_cases,  stream_cases,
+						   capture_cases, order_cases,	process_cases, ipc_cases };
 
 static void run_child(const struct test_case *test, int fd)
 {
@@ -301,6 +301,7 @@ int main(int argc, char **argv)
 
 #include "tests/fakecuda/cases/calls.c"
 #include "tests/fakecuda/cases/capture.c"
+#include "tests/fakecuda/cases/ipc.c"
 #include "tests/fakecuda/cases/memory.c"
 #include "tests/fakecuda/cases/pinned.c"
 #include "tests/fakecuda/cases/process.c"

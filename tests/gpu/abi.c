@@ -11,6 +11,7 @@
 	_Static_assert(__builtin_types_compatible_p(__typeof__(&symbol), __typeof__(((struct inf_driver *)0)->member)), \
 		       #symbol " has another prototype in cuda.h");
 INF_DRIVER_CALLS(CHECK)
+INF_DRIVER_IPC_CALLS(CHECK)
 #endif
 
 #define VALUE(name)	    printf(#name " %lld\n", (long long)(name));
@@ -78,6 +79,9 @@ int main(void)
 	VALUE(CU_STREAM_NON_BLOCKING)
 	VALUE(CU_EVENT_BLOCKING_SYNC)
 	VALUE(CU_EVENT_DISABLE_TIMING)
+	VALUE(CU_EVENT_INTERPROCESS)
+	VALUE(CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS)
+	VALUE(CU_IPC_HANDLE_SIZE)
 	VALUE(CU_STREAM_WRITE_VALUE_DEFAULT)
 	VALUE(CU_STREAM_WAIT_VALUE_GEQ)
 	VALUE(CU_MEMHOSTREGISTER_PORTABLE)
@@ -90,6 +94,10 @@ int main(void)
 	SIZE(CUstream)
 	SIZE(CUmemGenericAllocationHandle)
 	SIZE(CUuuid)
+	SIZE(CUipcMemHandle)
+	MEMBER(CUipcMemHandle, reserved)
+	SIZE(CUipcEventHandle)
+	MEMBER(CUipcEventHandle, reserved)
 	SIZE(CUmemLocation)
 	MEMBER(CUmemLocation, type)
 	MEMBER(CUmemLocation, id)

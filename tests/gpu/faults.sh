@@ -38,7 +38,7 @@ fails() {
 
 # As tests/fakecuda/ counts them: which calls does the executor make at all?
 calls=$(sed -n 's/.*X([a-z_]*, \(cu[A-Za-z0-9_]*\),.*/\1/p' shm/device/abi.h |
-	grep -vE 'cuGetErrorName|cuMem(GetAlloc|Create|Release|AddressReserve|AddressFree|Map|Unmap|SetAccess|Export|Import|GetInfo|GetAddressRange)|cuCtxGet|cuCtxSync|cuPointer|Value64|Capture|cuGraph|cuMemsetD8|DtoDAsync|cuEventQuery|cuEventSync|cuMemHostGetDevicePointer|cuModuleUnload|cuDevicePrimaryCtxRelease|cuEventDestroy')
+	grep -vE 'cuGetErrorName|cuIpc|cuMem(GetAlloc|Create|Release|AddressReserve|AddressFree|Map|Unmap|SetAccess|Export|Import|GetInfo|GetAddressRange)|cuCtxGet|cuCtxSync|cuPointer|Value64|Capture|cuGraph|cuMemsetD8|DtoDAsync|cuEventQuery|cuEventSync|cuMemHostGetDevicePointer|cuModuleUnload|cuDevicePrimaryCtxRelease|cuEventDestroy')
 for call in $calls; do
 	fails "$call:1:2"   # CUDA_ERROR_OUT_OF_MEMORY
 	fails "$call:1:700" # CUDA_ERROR_ILLEGAL_ADDRESS

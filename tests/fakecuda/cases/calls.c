@@ -275,6 +275,7 @@ static void late_error(void)
 static const char *const symbols[] = {
 #define SYMBOL(member, symbol, params) #symbol,
 	INF_DRIVER_CALLS(SYMBOL)
+	INF_DRIVER_IPC_CALLS(SYMBOL)
 #undef SYMBOL
 };
 
