@@ -13,6 +13,7 @@
 #include <inf/version.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -69,6 +70,7 @@ enum option_id {
 	OPTION_BUILTIN,
 	OPTION_EXECUTOR,
 	OPTION_DEVICE,
+	OPTION_CUDA_IPC_USERS,
 	OPTION_INSTANCES,
 	OPTION_THREADS,
 	OPTION_LOOP,
@@ -89,6 +91,7 @@ static const struct option fixed_options[] = {
 	{ "builtin", no_argument, NULL, OPTION_BUILTIN },
 	{ "executor", required_argument, NULL, OPTION_EXECUTOR },
 	{ "device", required_argument, NULL, OPTION_DEVICE },
+	{ "cuda-ipc-users", required_argument, NULL, OPTION_CUDA_IPC_USERS },
 	{ "instances", required_argument, NULL, OPTION_INSTANCES },
 	{ "threads", required_argument, NULL, OPTION_THREADS },
 	{ "loop", required_argument, NULL, OPTION_LOOP },
@@ -124,6 +127,9 @@ static const char help_head[] =
 	"Executor (the process that runs the models):\n"
 	"  --executor FILE     its program; default: infbroker-executor beside this program\n"
 	"  --device NAME       cpu, cuda, cuda:N or GPU-UUID; default: cpu\n"
+	"  --cuda-ipc-users LIST\n"
+	"                      names or numbers, with commas: whose memory of cudaMalloc is opened\n"
+	"                      and copied, by a process for each client; default: nobody's\n"
 	"  --instances N       batches that run at once; default: from the cores it may use\n"
 	"  --threads N         threads of each instance; default: from the cores it may use\n"
 	"  --no-graphs         on a device: models run call by call, not as CUDA graphs\n"
@@ -322,6 +328,57 @@ static int device_parse(struct config *config, const char *text)
 	return 0;
 }
 
+static int ipc_user_parse(struct config *config, const char *name)
+{
+	const struct passwd *user = NULL;
+	uint64_t uid;
+
+	if (number_parse(name, &uid) < 0) {
+		errno = 0;
+		user = getpwnam(name);
+	}
+	if (number_parse(name, &uid) < 0 && !user) {
+		fprintf(stderr, "infbroker: --cuda-ipc-users: %s: %s\n", name,
+			!strcmp(name, "*") ? "there is no word for everybody: name them" :
+			errno		   ? strerror(errno) :
+					     "no such user");
+		return -EINVAL;
+	}
+	if (!user && uid >= (uid_t)-1) {
+		fprintf(stderr, "infbroker: --cuda-ipc-users: %s: not the number of a user\n", name);
+		return -EINVAL;
+	}
+	if (config->n_cuda_ipc_users == CONFIG_IPC_USERS_MAX) {
+		fprintf(stderr, "infbroker: --cuda-ipc-users: more than %u\n", CONFIG_IPC_USERS_MAX);
+		return -EINVAL;
+	}
+	config->cuda_ipc_users[config->n_cuda_ipc_users++] = user ? user->pw_uid : (uid_t)uid;
+	return 0;
+}
+
+static int ipc_users_parse(struct config *config, const char *text)
+{
+	char name[64];
+	int r = 0;
+
+	config->n_cuda_ipc_users = 0;
+	for (const char *at = text; r == 0; at++) {
+		size_t n = strcspn(at, ",");
+
+		if (!n || n >= sizeof(name)) {
+			fprintf(stderr, "infbroker: --cuda-ipc-users %s: must be names or numbers with commas between them\n", text);
+			return -EINVAL;
+		}
+		memcpy(name, at, n);
+		name[n] = '\0';
+		r = ipc_user_parse(config, name);
+		at += n;
+		if (!*at)
+			break;
+	}
+	return r;
+}
+
 static int option_apply(struct config *config, int id, const char *text)
 {
 	uint64_t value;
@@ -341,6 +398,8 @@ static int option_apply(struct config *config, int id, const char *text)
 		return 0;
 	case OPTION_DEVICE:
 		return device_parse(config, text);
+	case OPTION_CUDA_IPC_USERS:
+		return ipc_users_parse(config, text);
 	case OPTION_INSTANCES:
 		r = option_number("instances", text, 1, INF_INSTANCES, &value);
 		if (r == 0)

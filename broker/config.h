@@ -8,6 +8,7 @@
 #include "broker/loop.h"
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 /* X(name, default, unit, what it bounds); each is a member of struct config and an option --NAME N with '-' for '_' */
 #define CONFIG_LIMITS(X)                                                                                       \
@@ -23,6 +24,7 @@
 	X(batch_ms_max, 10000, "ms", "that a batch runs, or 50 x what it should; then it hangs")              \
 	X(load_s_max, 3600, "s", "that loading a model takes; then it hangs")                                 \
 	X(start_s_max, 300, "s", "that an executor takes to start; then it hangs")                            \
+	X(user_importers_max, 4, "processes", "that copy device memory of one user (--cuda-ipc-users)")          \
 	X(depth_default, 64, "rows", "memory per opened model where the client does not say")                 \
 	X(depth_max, 4096, "rows", "memory per opened model")                                                 \
 	X(jobs_max, 16384, "requests", "in flight, all users")                                                \
@@ -33,6 +35,8 @@
 	X(regions_max, 64, "regions", "of one session")                                                       \
 	X(executor_deaths_max, 5, "deaths", "in a row before the executor counts as not startable")           \
 	X(log_rate_max, 50, "lines/s", "written to the log; the rest is dropped and counted")
+
+#define CONFIG_IPC_USERS_MAX 64u
 
 struct config {
 	const char *socket_path; /* --socket, else chosen by listener.c */
@@ -49,6 +53,8 @@ struct config {
 	bool no_spin;		 /* --no-spin */
 	bool no_graphs;		 /* --no-graphs */
 	uint64_t device_model_memory; /* --device-model-memory N, 0 = what the device has */
+	uid_t cuda_ipc_users[CONFIG_IPC_USERS_MAX]; /* --cuda-ipc-users LIST */
+	uint32_t n_cuda_ipc_users;
 #define CONFIG_MEMBER(name, value, unit, text) uint64_t name;
 	CONFIG_LIMITS(CONFIG_MEMBER)
 #undef CONFIG_MEMBER

@@ -196,6 +196,8 @@ struct session {
 	struct inf_stats_session *stats; /* never NULL while READY */
 	struct user *user;		 /* quota account */
 	struct session_open *opening;	 /* OPEN or GROW in progress, see open.c */
+	struct importer *importer;	 /* NULL = none now, see imports.c */
+	uint32_t n_importer_deaths;	 /* in a row */
 
 	/* cold: session.c, handshake.c, open.c, attach.c */
 	struct loop_source control_source, pid_source, bell_source;

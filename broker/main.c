@@ -37,6 +37,7 @@
  * request regions, one output region, and the response region while it connects). */
 #define FDS_OWN		(32u + 4u * INF_INSTANCES)
 #define FDS_PER_SESSION 7u
+#define PER_IMPORTER	3u /* of either: its socket, pid and timer */
 
 /* Watched descriptors: control, pid and bell of each session; the executor's; signals, listener,
  * timers. */
@@ -93,6 +94,12 @@ static int failed(const char *part, int error, const char *next_step)
 	return error;
 }
 
+/* Few have one: nobody, unless some are named. */
+static uint32_t for_importer(const struct config *config)
+{
+	return config->n_cuda_ipc_users ? PER_IMPORTER : 0;
+}
+
 /* Raises the soft limit, and says so where the hard one does not carry sessions_max. 0, or -EMFILE
  * for none at all. */
 static int fd_limit_raise(const struct config *config)
@@ -104,7 +111,7 @@ static int fd_limit_raise(const struct config *config)
 		return -errno;
 	limit.rlim_cur = limit.rlim_max;
 	setrlimit(RLIMIT_NOFILE, &limit);
-	n_sessions = limit.rlim_cur > FDS_OWN ? (limit.rlim_cur - FDS_OWN) / FDS_PER_SESSION : 0;
+	n_sessions = limit.rlim_cur > FDS_OWN ? (limit.rlim_cur - FDS_OWN) / (FDS_PER_SESSION + for_importer(config)) : 0;
 	if (n_sessions >= config->sessions_max)
 		return 0;
 	log_line("the hard RLIMIT_NOFILE of %" PRIu64 " is enough for about %" PRIu64
@@ -195,7 +202,7 @@ static int start(struct broker *broker)
 	broker->wake_ns = calibrate_wake_ns();
 	set_spin(broker);
 	r = loop_new(&broker->loop, config->loop,
-		     (uint32_t)config->sessions_max * SOURCES_PER_SESSION + SOURCES_OWN, broker);
+		     (uint32_t)config->sessions_max * (SOURCES_PER_SESSION + for_importer(config)) + SOURCES_OWN, broker);
 	if (r < 0)
 		failed("loop", r,
 		       config->loop == LOOP_URING ? "try --loop=epoll" : "raise RLIMIT_NOFILE");

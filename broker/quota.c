@@ -12,6 +12,7 @@ struct user {
 	uint32_t n_refs;
 	uint64_t n_sessions;
 	uint64_t n_handshakes;
+	uint64_t n_importers;
 	uint64_t bytes, device_bytes;
 };
 
@@ -44,7 +45,7 @@ struct user *user_unref(struct user *user)
 
 	if (!user || --user->n_refs > 0)
 		return NULL;
-	assert(user->n_sessions == 0 && user->n_handshakes == 0 && user->bytes == 0 &&
+	assert(user->n_sessions == 0 && user->n_handshakes == 0 && user->n_importers == 0 && user->bytes == 0 &&
 	       user->device_bytes == 0);
 	while (*link != user)
 		link = &(*link)->next;
@@ -91,6 +92,16 @@ int user_charge_handshake(struct user *user, const struct config *config)
 void user_discharge_handshake(struct user *user)
 {
 	discharge(&user->n_handshakes, 1);
+}
+
+int user_charge_importer(struct user *user, const struct config *config)
+{
+	return charge(&user->n_importers, 1, config->user_importers_max);
+}
+
+void user_discharge_importer(struct user *user)
+{
+	discharge(&user->n_importers, 1);
 }
 
 /* The user's account, and everyone's. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * quota.h - what each user may have: sessions, bytes of regions, and of device memory. Charged before anything is made; a charge is
+ * quota.h - what each user may have: sessions, importers, bytes of regions, and of device memory. Charged before anything is made; a charge is
  * given back by the object that holds it when that object is freed. Uids come from the kernel only.
  */
 #ifndef BROKER_QUOTA_H
@@ -24,6 +24,8 @@ int user_charge_session(struct user *user, const struct config *config);
 void user_discharge_session(struct user *user);
 int user_charge_handshake(struct user *user, const struct config *config);
 void user_discharge_handshake(struct user *user);
+int user_charge_importer(struct user *user, const struct config *config);
+void user_discharge_importer(struct user *user);
 int user_charge_bytes(struct user *user, const struct config *config, uint64_t bytes);
 void user_discharge_bytes(struct user *user, uint64_t bytes);
 int user_charge_device(struct user *user, const struct config *config, uint64_t bytes);

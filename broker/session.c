@@ -142,6 +142,7 @@ static const struct {
 	{ INF_CTL_LIST, IN(SESSION_READY), handshake_list },
 	{ INF_CTL_DEVICE, IN(SESSION_READY), twins_device },
 	{ INF_CTL_TWIN, IN(SESSION_READY), twins_twin },
+	{ INF_CTL_IMPORT, IN(SESSION_READY), imports_import },
 };
 
 static void handle_message(struct broker *broker, struct session *session,
@@ -407,6 +408,7 @@ void session_end(struct broker *broker, struct session *session, const char *rea
 	session->state = SESSION_ZOMBIE;
 	handshake_end(broker, session);
 	open_drop(session);
+	imports_stop(broker, session);
 	attach_session_end(broker, session);
 	close_connection(broker, session);
 	if (was_ready) {
@@ -420,7 +422,7 @@ void session_settle(struct broker *broker, struct session *session)
 {
 	if (session->state != SESSION_ZOMBIE || session->n_jobs > 0 || session->reap_due)
 		return;
-	if (!attach_is_detached(broker, session))
+	if (!attach_is_detached(broker, session) || session->importer)
 		return;
 	session->reap_due = true;
 	session->next_reap = broker->reap;
@@ -442,6 +444,7 @@ static void pools_free(struct broker *broker, struct session *session)
 
 static void session_free(struct broker *broker, struct session *session)
 {
+	imports_free(broker, session);
 	pools_free(broker, session);
 	for (uint32_t i = 0; i < session->n_handles; i++) {
 		struct handle *handle = &session->handles[i];

@@ -8,6 +8,7 @@
  *	attach.c    what the executor knows: ATTACH, DETACH, outputs of a new generation
  *	regions.c   the table of regions, each with its charge
  *	twins.c     DEVICE and TWIN: device memory
+ *	imports.c   IMPORT: a client's own device memory, copied by a process for that
  *
  * Every function that may send may end the session: afterwards its state is SESSION_ZOMBIE and its
  * memory still there.
@@ -103,10 +104,20 @@ void attach_retire_pool(struct broker *broker, struct handle *handle);
 
 void twins_device(struct broker *broker, struct session *session, const union inf_ctl_any *msg);
 void twins_twin(struct broker *broker, struct session *session, const union inf_ctl_any *msg);
+/* Is there an executor with a device now? Refuses otherwise. */
+bool twins_check_executor(struct broker *broker, struct session *session, uint32_t cookie);
 /* The executor has what session->opening->device asked for. */
 void twins_finish(struct broker *broker, struct session *session);
 /* An executor that came later cannot have it: -errno. */
 void twins_lost(struct broker *broker, struct session *session, struct region *region, int error);
+
+/* --- imports.c */
+
+void imports_import(struct broker *broker, struct session *session, const union inf_ctl_any *msg);
+/* Kills the session's importer, where there is one: the session is settled when that is gone. */
+void imports_stop(struct broker *broker, struct session *session);
+/* At the broker's end: waits for it. */
+void imports_free(struct broker *broker, struct session *session);
 
 /* --- regions.c */
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * spawn.c - how an executor process is made.
+ * spawn.c - how an executor process is made, or an importer, which is the same program.
  *
  * It gets nothing but its socket as fd 3 (all else is closed), default signals, a process group of
  * its own (Ctrl-C on a terminal is for the front, which drains), and the allocator settings that
@@ -136,12 +136,11 @@ static int fill_attributes(posix_spawnattr_t *attributes)
 	return r;
 }
 
-int spawn_executor(const struct config *config, const char *path, bool on_device, uint32_t spin_ns, int socket_fd,
-		   pid_t *ret_pid)
+static int spawn(const char *path, char *const argv[], int socket_fd, pid_t *ret_pid)
 {
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attributes;
-	char *environment[ENVIRONMENT_MAX], *argv[ARGUMENTS_MAX], numbers[NUMBERS][24];
+	char *environment[ENVIRONMENT_MAX];
 	int r = posix_spawn_file_actions_init(&actions);
 
 	if (r)
@@ -151,7 +150,6 @@ int spawn_executor(const struct config *config, const char *path, bool on_device
 		posix_spawn_file_actions_destroy(&actions);
 		return -r;
 	}
-	fill_arguments(config, path, on_device, spin_ns, numbers, argv);
 	fill_environment(environment);
 	r = fill_actions(&actions, socket_fd);
 	if (r == 0)
@@ -161,4 +159,20 @@ int spawn_executor(const struct config *config, const char *path, bool on_device
 	posix_spawnattr_destroy(&attributes);
 	posix_spawn_file_actions_destroy(&actions);
 	return -r;
+}
+
+int spawn_executor(const struct config *config, const char *path, bool on_device, uint32_t spin_ns, int socket_fd,
+		   pid_t *ret_pid)
+{
+	char *argv[ARGUMENTS_MAX], numbers[NUMBERS][24];
+
+	fill_arguments(config, path, on_device, spin_ns, numbers, argv);
+	return spawn(path, argv, socket_fd, ret_pid);
+}
+
+int spawn_importer(const char *path, const char *uuid, int socket_fd, pid_t *ret_pid)
+{
+	char *argv[] = { argument(path), argument("--importer"), argument("--device"), argument(uuid), NULL };
+
+	return spawn(path, argv, socket_fd, ret_pid);
 }

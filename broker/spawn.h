@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* spawn.h - makes an executor process. */
+/* spawn.h - makes an executor process, or an importer. */
 #ifndef BROKER_SPAWN_H
 #define BROKER_SPAWN_H
 
@@ -17,5 +17,8 @@ void spawn_path(const struct config *config, char path[SPAWN_PATH_BYTES]);
  */
 int spawn_executor(const struct config *config, const char *path, bool on_device, uint32_t spin_ns, int socket_fd,
 		   pid_t *ret_pid);
+
+/* Likewise, for a client's imports into memory of that device. */
+int spawn_importer(const char *path, const char *uuid, int socket_fd, pid_t *ret_pid);
 
 #endif /* BROKER_SPAWN_H */

@@ -96,6 +96,8 @@ void twins_lost(struct broker *broker, struct session *session, struct region *r
 	/* The front signals as well, only later. */
 	if (region->kind == INF_REGION_TIMELINE)
 		return;
+	/* It has that memory mapped. */
+	imports_stop(broker, session);
 	inf_ctl_init(&msg, INF_CTL_RETIRE, 0);
 	msg.region = region->id;
 	admit(session, region->id & ~INF_TWIN_BIT, false);
@@ -131,7 +133,7 @@ bool twins_are_there(const struct broker *broker, const struct job *job)
 /* --- DEVICE, TWIN --- */
 
 /* Refuses where no device could do it now. */
-static bool check_executor(struct broker *broker, struct session *session, uint32_t cookie)
+bool twins_check_executor(struct broker *broker, struct session *session, uint32_t cookie)
 {
 	const struct executor *executor = &broker->executor;
 
@@ -198,7 +200,7 @@ void twins_device(struct broker *broker, struct session *session, const union in
 	struct region *region;
 	int r;
 
-	if (!check_executor(broker, session, cookie))
+	if (!twins_check_executor(broker, session, cookie))
 		return;
 	if (!open_begin(broker, session, cookie))
 		return;
@@ -229,7 +231,7 @@ void twins_twin(struct broker *broker, struct session *session, const union inf_
 		session_end(broker, session, "TWIN of a region that it does not have, or before DEVICE");
 		return;
 	}
-	if (!check_executor(broker, session, cookie))
+	if (!twins_check_executor(broker, session, cookie))
 		return;
 	if (!open_begin(broker, session, cookie))
 		return;

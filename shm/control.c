@@ -21,6 +21,7 @@ static const struct message {
 	{ INF_CTL_LIST, INF_CTL_FROM_CLIENT, 0, sizeof(struct inf_ctl_list) },
 	{ INF_CTL_DEVICE, INF_CTL_FROM_CLIENT, 0, sizeof(struct inf_ctl_device) },
 	{ INF_CTL_TWIN, INF_CTL_FROM_CLIENT, 0, sizeof(struct inf_ctl_twin) },
+	{ INF_CTL_IMPORT, INF_CTL_FROM_CLIENT, 0, sizeof(struct inf_ctl_import) },
 	{ INF_CTL_WELCOME, INF_CTL_FROM_FRONT_TO_CLIENT, 3, sizeof(struct inf_ctl_welcome) },
 	{ INF_CTL_REGION, INF_CTL_FROM_FRONT_TO_CLIENT, 1, sizeof(struct inf_ctl_region) },
 	{ INF_CTL_READY, INF_CTL_FROM_FRONT_TO_CLIENT, 0, sizeof(struct inf_ctl_ready) },
@@ -30,6 +31,7 @@ static const struct message {
 	{ INF_CTL_INFO, INF_CTL_FROM_FRONT_TO_CLIENT, 0, sizeof(struct inf_ctl_info) },
 	{ INF_CTL_RETIRE, INF_CTL_FROM_FRONT_TO_CLIENT, 0, sizeof(struct inf_ctl_retire) },
 	{ INF_CTL_TIMELINE, INF_CTL_FROM_FRONT_TO_CLIENT, 1, sizeof(struct inf_ctl_timeline) },
+	{ INF_CTL_IMPORTED, INF_CTL_FROM_FRONT_TO_CLIENT, 0, sizeof(struct inf_ctl_imported) },
 	{ INF_CTL_SLAB, INF_CTL_FROM_EXECUTOR_TO_CLIENT, 1, sizeof(struct inf_ctl_slab) },
 	{ INF_CTL_HELLO_EXECUTOR, INF_CTL_FROM_EXECUTOR, 0, sizeof(struct inf_ctl_hello_executor) },
 	{ INF_CTL_INSTANCE_MAPPED, INF_CTL_FROM_EXECUTOR, 0, sizeof(struct inf_ctl_instance_mapped) },
@@ -46,6 +48,8 @@ static const struct message {
 	{ INF_CTL_UNLOAD, INF_CTL_FROM_FRONT_TO_EXECUTOR, 0, sizeof(struct inf_ctl_unload) },
 	{ INF_CTL_ATTACH, INF_CTL_FROM_FRONT_TO_EXECUTOR, 1, sizeof(struct inf_ctl_attach) },
 	{ INF_CTL_DETACH, INF_CTL_FROM_FRONT_TO_EXECUTOR, 0, sizeof(struct inf_ctl_detach) },
+	{ INF_CTL_FETCHED, INF_CTL_FROM_IMPORTER, 0, sizeof(struct inf_ctl_fetched) },
+	{ INF_CTL_FETCH, INF_CTL_FROM_FRONT_TO_IMPORTER, 1, sizeof(struct inf_ctl_fetch) },
 };
 
 static const struct message *find(uint16_t type)
@@ -182,7 +186,7 @@ static int receive(int socket_fd, enum inf_ctl_peer peer, union inf_ctl_any *ret
 	ssize_t n;
 
 	/* Peers of the front may send none: without a control buffer the kernel drops them and says MSG_CTRUNC. */
-	if (peer != INF_CTL_FROM_CLIENT && peer != INF_CTL_FROM_EXECUTOR) {
+	if (peer != INF_CTL_FROM_CLIENT && peer != INF_CTL_FROM_EXECUTOR && peer != INF_CTL_FROM_IMPORTER) {
 		header.msg_control = &control;
 		header.msg_controllen = CMSG_LEN(INF_CTL_FDS_MAX * sizeof(int));
 	}

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * control.h - messages on the SEQPACKET sockets (client <-> front, front <-> executor) and fd passing.
+ * control.h - messages on the SEQPACKET sockets (client <-> front, front <-> executor, importer) and fd passing.
  *
  * One packet is one message: a header and a body whose exact size, number of fds and direction follow
  * from the type (one table in control.c). Fds travel from the front only; a received fd that the table
@@ -27,6 +27,12 @@
  *   C TWIN(region) -----> F  charges;  ATTACH(twin, + one end) -> E makes, scrubs, exports, writes SLAB + fd into it; ATTACHED
  *   C <------ REGION(twin) F  + the other end, which has SLAB in it
  *
+ * Memory of the client itself, by handles that anybody may open who has them: a process for this session alone, an importer,
+ * does so and copies. It is made when it is first needed.
+ *
+ *   C IMPORT -----------> F  is it allowed?  FETCH(+ the end with SLAB) -> I opens, waits, copies, closes;  FETCHED
+ *   C <---------- IMPORTED F
+ *
  * An executor is started with the other end of a socketpair as fd 3:
  *
  *   E HELLO_EXECUTOR ---> F  version, instances
@@ -50,6 +56,7 @@
 #define INF_CTL_FDS_MAX 3u
 #define INF_CTL_TEXT_BYTES 160u
 #define INF_CTL_UUID_BYTES 48u /* "GPU-..." */
+#define INF_CTL_IPC_BYTES 64u /* of a handle of cuIpcGetMemHandle() or cuIpcGetEventHandle() */
 /* Exit status of an executor whose device is lost to its process. */
 #define INF_EXIT_DEVICE_LOST 3
 #define INF_CTL_BUCKETS 9u /* batch sizes 1, 2, 4, ... 256 */
@@ -58,7 +65,8 @@
 #define INF_FEATURE_EXT 0x1ull	    /* extension blocks */
 #define INF_FEATURE_EVENT_FD 0x2ull /* LANE_FD */
 #define INF_FEATURE_DEVICE 0x4ull   /* DEVICE, TWIN */
-#define INF_FEATURES_ALL (INF_FEATURE_EXT | INF_FEATURE_EVENT_FD | INF_FEATURE_DEVICE)
+#define INF_FEATURE_IMPORT 0x8ull   /* IMPORT; whether a user may, its answer says */
+#define INF_FEATURES_ALL (INF_FEATURE_EXT | INF_FEATURE_EVENT_FD | INF_FEATURE_DEVICE | INF_FEATURE_IMPORT)
 
 enum inf_ctl_type {
 	/* client -> front */
@@ -70,6 +78,7 @@ enum inf_ctl_type {
 	INF_CTL_LIST = 6,
 	INF_CTL_DEVICE = 7,
 	INF_CTL_TWIN = 8,
+	INF_CTL_IMPORT = 9,
 	/* front -> client */
 	INF_CTL_WELCOME = 64,
 	INF_CTL_REGION = 65,
@@ -80,6 +89,7 @@ enum inf_ctl_type {
 	INF_CTL_INFO = 70,
 	INF_CTL_RETIRE = 71,
 	INF_CTL_TIMELINE = 72,
+	INF_CTL_IMPORTED = 73,
 	/* executor -> client, through a pair that the front made: see TWIN */
 	INF_CTL_SLAB = 96,
 	/* executor -> front */
@@ -92,6 +102,8 @@ enum inf_ctl_type {
 	INF_CTL_FAILED = 134,
 	INF_CTL_ATTACHED = 135,
 	INF_CTL_DETACHED = 136,
+	/* importer -> front */
+	INF_CTL_FETCHED = 160,
 	/* front -> executor */
 	INF_CTL_INSTANCE = 192,
 	INF_CTL_SCAN = 193,
@@ -99,6 +111,8 @@ enum inf_ctl_type {
 	INF_CTL_UNLOAD = 195,
 	INF_CTL_ATTACH = 196,
 	INF_CTL_DETACH = 197,
+	/* front -> importer */
+	INF_CTL_FETCH = 224,
 };
 
 struct inf_ctl_head {
@@ -166,6 +180,27 @@ struct inf_ctl_twin { /* device memory for a request region that is READY; answe
 	struct inf_ctl_head head;
 	uint32_t region;
 	uint32_t reserved;
+};
+
+#define INF_IMPORT_EVENT 0x1u /* `event` names one to wait for */
+
+/*
+ * What to copy into the twin of a request region, by legacy IPC handles of the client: answered by IMPORTED when it is there,
+ * or by ERROR. One at a time.
+ */
+struct inf_ctl_import {
+	struct inf_ctl_head head;
+	uint32_t region;
+	uint32_t flags;
+	uint64_t offset;      /* in the region */
+	uint64_t bytes;	      /* not 0 */
+	uint64_t from_offset; /* behind the beginning of the allocation that `memory` names */
+	uint8_t memory[INF_CTL_IPC_BYTES];
+	uint8_t event[INF_CTL_IPC_BYTES]; /* 0 without the flag */
+};
+
+struct inf_ctl_imported {
+	struct inf_ctl_head head;
 };
 
 struct inf_ctl_timeline { /* fds: the timeline region */
@@ -345,6 +380,24 @@ struct inf_ctl_detached {
 	uint32_t reserved;
 };
 
+struct inf_ctl_fetch { /* fds: the socket in which the twin's SLAB lies; IMPORT, judged; answered by FETCHED */
+	struct inf_ctl_head head;
+	uint32_t region;
+	uint32_t flags;
+	uint64_t offset;
+	uint64_t bytes;
+	uint64_t from_offset;
+	uint8_t memory[INF_CTL_IPC_BYTES];
+	uint8_t event[INF_CTL_IPC_BYTES];
+};
+
+struct inf_ctl_fetched { /* nothing of it uses the client's memory any more */
+	struct inf_ctl_head head;
+	int32_t error; /* 0 or negative errno */
+	uint32_t ends; /* 1 = and the importer ends now */
+	char text[INF_CTL_TEXT_BYTES];
+};
+
 /* Room for any message, aligned. */
 union inf_ctl_any {
 	struct inf_ctl_head head;
@@ -357,6 +410,8 @@ union inf_ctl_any {
 	struct inf_ctl_list list;
 	struct inf_ctl_device device;
 	struct inf_ctl_twin twin;
+	struct inf_ctl_import import;
+	struct inf_ctl_imported imported;
 	struct inf_ctl_timeline timeline;
 	struct inf_ctl_slab slab;
 	struct inf_ctl_region region;
@@ -381,6 +436,8 @@ union inf_ctl_any {
 	struct inf_ctl_attached attached;
 	struct inf_ctl_detach detach;
 	struct inf_ctl_detached detached;
+	struct inf_ctl_fetch fetch;
+	struct inf_ctl_fetched fetched;
 };
 
 /* Who may send a type: the receiver passes the peer it reads from. */
@@ -390,6 +447,8 @@ enum inf_ctl_peer {
 	INF_CTL_FROM_EXECUTOR,
 	INF_CTL_FROM_FRONT_TO_EXECUTOR,
 	INF_CTL_FROM_EXECUTOR_TO_CLIENT,
+	INF_CTL_FROM_IMPORTER,
+	INF_CTL_FROM_FRONT_TO_IMPORTER,
 };
 
 /* Outcomes of inf_ctl_recv() other than 0 and a negative errno: all of them end the connection. */
@@ -414,7 +473,7 @@ int inf_ctl_send(int socket_fd, const void *msg, const int *fds, unsigned int n_
 
 /*
  * Receives one message. `ret_fds` has INF_CTL_FDS_MAX entries; on 0 the caller owns the first
- * *ret_n_fds, on anything else no fd is left open. A peer of the front (client, executor) may never
+ * *ret_n_fds, on anything else no fd is left open. A peer of the front (client, executor, importer) may never
  * send fds to it. Returns 0, an enum inf_ctl_fault, -EAGAIN, -EMFILE (the fds did not fit below RLIMIT_NOFILE;
  * the message is lost), or a negative errno.
  */

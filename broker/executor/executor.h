@@ -33,6 +33,7 @@ struct options {
 	const char *models_path; /* NULL = none */
 	const char *plugins_path; /* NULL = beside the program */
 	bool builtin;
+	bool is_importer; /* importer.h */
 	bool verbose;
 	bool no_graphs; /* models run call by call */
 	uint64_t device_model_bytes; /* of device memory, that models may have; 0 = what there is */

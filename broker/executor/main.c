@@ -9,6 +9,7 @@
 #include "broker/executor/backend.h"
 #include "broker/executor/control.h"
 #include "broker/executor/device.h"
+#include "broker/executor/importer.h"
 #include "broker/executor/loader.h"
 #include "broker/executor/memory.h"
 #include "broker/executor/pins.h"
@@ -41,6 +42,7 @@ static const char usage[] =
 	"  --device-model-memory BYTES\n"
 	"                   of a device's memory, for models and their batches; default: what there is\n"
 	"  --memory BYTES   freed activation memory to keep; default: 2 GiB\n"
+	"  --importer       copy memory of one client, by its handles, into device memory of its session, and nothing else\n"
 	"  --verbose        say what is loaded and how fast it is\n"
 	"  --help, --version\n";
 
@@ -75,6 +77,7 @@ static void parse(struct options *options, int argc, char **argv)
 		{ "no-graphs", no_argument, NULL, 'g' },
 		{ "device-model-memory", required_argument, NULL, 'D' },
 		{ "spin-ns", required_argument, NULL, 's' }, { "verbose", no_argument, NULL, 'v' },
+		{ "importer", no_argument, NULL, 'I' },
 		{ "help", no_argument, NULL, 'h' },
 		{ "version", no_argument, NULL, 'V' },
 		{ 0 },
@@ -112,6 +115,9 @@ static void parse(struct options *options, int argc, char **argv)
 			break;
 		case 'g':
 			options->no_graphs = true;
+			break;
+		case 'I':
+			options->is_importer = true;
 			break;
 		case 'v':
 			options->verbose = true;
@@ -210,6 +216,8 @@ int main(int argc, char **argv)
 	if (!getenv("INF_DEBUG"))
 		prctl(PR_SET_DUMPABLE, 0);
 	block_signals();
+	if (executor.options.is_importer)
+		_exit(importer_run(executor.options.device));
 	memory_keep(executor.options.memory_bytes);
 	open_device(&executor);
 	executor.n_threads = executor.options.n_threads ? executor.options.n_threads : 1;

@@ -50,6 +50,49 @@ static void setup(void)
 	unsetenv("INF_LOOP");
 }
 
+START_TEST(ipc_users)
+{
+	struct config config;
+
+	ck_assert_int_eq(PARSE(&config), 0);
+	ck_assert_uint_eq(config.n_cuda_ipc_users, 0);
+	ck_assert_int_eq(PARSE(&config, "--cuda-ipc-users", "root,7,4294967294"), 0);
+	ck_assert_uint_eq(config.n_cuda_ipc_users, 3);
+	ck_assert(config.cuda_ipc_users[0] == 0 && config.cuda_ipc_users[1] == 7 && config.cuda_ipc_users[2] == 4294967294);
+	ck_assert_int_eq(PARSE(&config, "--cuda-ipc-users", "1,2", "--cuda-ipc-users", "3"), 0);
+	ck_assert(config.n_cuda_ipc_users == 1 && config.cuda_ipc_users[0] == 3);
+}
+END_TEST
+
+START_TEST(ipc_users_that_are_none)
+{
+	static const struct {
+		const char *list, *why;
+	} cases[] = { { "*", "no word for everybody" }, { "root,*", "no word for everybody" }, { "no-such-user-here", "no such user" },
+		      { "", "with commas between" }, { "1,,2", "with commas between" }, { "1,", "with commas between" },
+		      { ",1", "with commas between" }, { "4294967295", "not the number of a user" }, { "-1", "no such user" },
+		      { "99999999999", "not the number of a user" } };
+	struct config config;
+
+	ck_assert_int_eq(PARSE(&config, "--cuda-ipc-users", cases[_i].list), -EINVAL);
+	ck_assert_msg(strstr(said, cases[_i].why), "%s: %s", cases[_i].list, said);
+}
+END_TEST
+
+START_TEST(too_many_ipc_users)
+{
+	struct config config;
+	char list[4 * CONFIG_IPC_USERS_MAX + 8] = "0";
+
+	for (unsigned int i = 1; i < CONFIG_IPC_USERS_MAX; i++)
+		snprintf(list + strlen(list), sizeof(list) - strlen(list), ",%u", i);
+	ck_assert_int_eq(PARSE(&config, "--cuda-ipc-users", list), 0);
+	ck_assert_uint_eq(config.n_cuda_ipc_users, CONFIG_IPC_USERS_MAX);
+	snprintf(list + strlen(list), sizeof(list) - strlen(list), ",99");
+	ck_assert_int_eq(PARSE(&config, "--cuda-ipc-users", list), -EINVAL);
+}
+END_TEST
+
 START_TEST(defaults)
 {
 	struct config config;
@@ -246,6 +289,9 @@ Suite *suite_broker_config(void)
 	tcase_add_checked_fixture(good, setup, NULL);
 	tcase_add_checked_fixture(bad, setup, NULL);
 	tcase_add_test(good, defaults);
+	tcase_add_test(good, ipc_users);
+	tcase_add_loop_test(good, ipc_users_that_are_none, 0, 10);
+	tcase_add_test(good, too_many_ipc_users);
 	tcase_add_test(good, options);
 	tcase_add_test(good, models_become_absolute);
 	tcase_add_test(good, loop_from_the_environment);
