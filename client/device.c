@@ -26,6 +26,7 @@ struct device {
 	struct inf_ctl_timeline told; /* the broker's answer */
 	struct inf_timeline *timeline;
 	CUdeviceptr words; /* where the device reaches it */
+	bool maps_twins;   /* the one that is asked for; control lock */
 	/* client->table_lock */
 	uint16_t free[INF_TIMELINES];
 	uint32_t n_free;
@@ -228,6 +229,9 @@ int infc_device_add_twin(struct inf_client *client, struct region *region, int s
 
 	if (!device || !region || region->slab.address)
 		return -EPROTO;
+	region->has_twin = true;
+	if (!device->maps_twins)
+		return 0;
 	r = inf_ctl_peek_slab(socket_fd, &msg, &fd);
 	if (r)
 		return -EPROTO;
@@ -251,7 +255,8 @@ int infc_device_add_twin(struct inf_client *client, struct region *region, int s
 	return 0;
 }
 
-static int ask_twin(struct inf_client *client, const struct region *region)
+/* `is_mapped`: here as well, not at the broker alone. */
+static int ask_twin(struct inf_client *client, const struct region *region, bool is_mapped)
 {
 	union inf_ctl_any answer;
 	struct inf_ctl_twin msg;
@@ -259,8 +264,9 @@ static int ask_twin(struct inf_client *client, const struct region *region)
 
 	if (region->twin_lost)
 		return -ESTALE;
-	if (region->twin)
+	if (is_mapped ? region->twin != 0 : region->has_twin)
 		return 0;
+	client->device->maps_twins = is_mapped;
 	inf_ctl_init(&msg, INF_CTL_TWIN, 0);
 	msg.region = region->id;
 	r = infc_control_ask(client, &msg, INF_CTL_REGION, &answer, &fd);
@@ -268,7 +274,7 @@ static int ask_twin(struct inf_client *client, const struct region *region)
 		return r;
 	if (answer.head.type == INF_CTL_ERROR)
 		return infc_control_refusal(&answer.error);
-	return region->twin ? 0 : -EIO;
+	return region->twin || !is_mapped ? 0 : -EIO;
 }
 
 /* The device address of a block, whose region gets a twin where it has none. */
@@ -282,7 +288,7 @@ static int locate(struct inf_client *client, const struct arena_block *block, ui
 	/* Acquire: pairs with the release in infc_device_add_twin(). */
 	if (!inf_load64_acquire(&region->twin) || inf_load32(&region->twin_lost)) {
 		pthread_mutex_lock(&client->control_lock);
-		r = ask_twin(client, region);
+		r = ask_twin(client, region, true);
 		pthread_mutex_unlock(&client->control_lock);
 	}
 	if (!r)
@@ -411,6 +417,145 @@ int inf_input_copy(struct inf_request *req, uint32_t idx, uint64_t from, uint64_
 	leave(device, before);
 	if (result)
 		return refuse(device, result);
+	if (!r)
+		take_from_device(req, idx);
+	return r;
+}
+
+/* --- memory that the broker opens, by handles --- */
+
+struct exported {
+	CUipcMemHandle memory;
+	CUipcEventHandle handle;
+	CUevent event;
+	uint64_t offset; /* of the source, in what `memory` names */
+};
+
+static bool is_legacy(const struct device *device, uint64_t from)
+{
+	CUpointer_attribute attribute = CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE;
+	int answer = 0;
+	void *value = &answer;
+
+	return !device->driver.pointer_attributes(1, &attribute, &value, from) && answer;
+}
+
+/* What the broker needs to know of the source. The event is the caller's to destroy. Our context is current. */
+static int export_source(const struct device *device, uint64_t from, void *stream, struct exported *ret)
+{
+	const struct inf_driver *driver = &device->driver;
+	CUdeviceptr base;
+	CUresult result;
+	size_t bytes;
+
+	if (!is_legacy(device, from)) {
+		infc_error_set("other processes can open only memory of cudaMalloc (neither pools nor virtual memory): use inf_input_copy");
+		return -EOPNOTSUPP;
+	}
+	result = driver->address_range(&base, &bytes, from);
+	if (!result)
+		result = driver->ipc_get_memory(&ret->memory, base);
+	if (!result)
+		result = driver->event_create(&ret->event, CU_EVENT_INTERPROCESS | CU_EVENT_DISABLE_TIMING);
+	if (result)
+		return refuse(device, result);
+	ret->offset = from - base;
+	result = driver->event_record(ret->event, stream);
+	if (!result)
+		result = driver->ipc_get_event(&ret->handle, ret->event);
+	if (!result)
+		return 0;
+	driver->event_destroy(ret->event);
+	return refuse(device, result);
+}
+
+/* To destroy an event that somebody waits for may block for ever: that of a broker which has just died is left to the context. */
+static void forget_event(const struct inf_client *client, const struct device *device, CUevent event)
+{
+	CUcontext before;
+
+	if (enter(device, &before))
+		return;
+	if (!infc_is_lost(client) || device->driver.event_query(event) != CUDA_ERROR_NOT_READY)
+		device->driver.event_destroy(event);
+	leave(device, before);
+}
+
+/* Control lock held. Until the copy is there, or will never be. */
+static int ask_import(struct inf_client *client, const struct region *region, uint64_t offset, const struct exported *source,
+		      uint64_t bytes)
+{
+	union inf_ctl_any answer;
+	struct inf_ctl_import msg;
+	int fd, r = ask_twin(client, region, false);
+
+	if (r)
+		return r;
+	inf_ctl_init(&msg, INF_CTL_IMPORT, 0);
+	msg.region = region->id;
+	msg.flags = INF_IMPORT_EVENT;
+	msg.offset = offset;
+	msg.bytes = bytes;
+	msg.from_offset = source->offset;
+	memcpy(msg.memory, &source->memory, sizeof(msg.memory));
+	memcpy(msg.event, &source->handle, sizeof(msg.event));
+	r = infc_control_ask(client, &msg, INF_CTL_IMPORTED, &answer, &fd);
+	return !r && answer.head.type == INF_CTL_ERROR ? infc_control_refusal(&answer.error) : r;
+}
+
+static int import(struct inf_request *req, uint32_t idx, const struct exported *source, uint64_t bytes)
+{
+	struct inf_client *client = req->client;
+	const struct region *region = infc_region_find(client, req->block->region, INF_REGION_REQUEST);
+	int r;
+
+	if (!region)
+		return -EPROTO;
+	pthread_mutex_lock(&client->control_lock);
+	r = ask_import(client, region, req->block->offset + infc_input_offset(req, idx), source, bytes);
+	pthread_mutex_unlock(&client->control_lock);
+	return r;
+}
+
+static int check_import(const struct inf_client *client, const struct device *device)
+{
+	if (!(client->features & INF_FEATURE_IMPORT)) {
+		infc_error_set("this broker opens no memory of clients: update it");
+		return -EOPNOTSUPP;
+	}
+	if (inf_driver_has_ipc(&device->driver))
+		return 0;
+	infc_error_set("this CUDA driver lets other processes open no memory");
+	return -EOPNOTSUPP;
+}
+
+int inf_input_import(struct inf_request *req, uint32_t idx, uint64_t from, uint64_t bytes, void *stream)
+{
+	struct exported source;
+	struct device *device;
+	CUcontext before;
+	CUresult result;
+	int r = !req || idx >= req->model->signature.n_inputs ? -EINVAL : begin(req, &device);
+
+	if (!r)
+		r = check_import(req->client, device);
+	if (r)
+		return r;
+	if (bytes > inf_input_room(req, idx))
+		return -EMSGSIZE;
+	if (!bytes)
+		return -EINVAL;
+	result = enter(device, &before);
+	if (result)
+		return refuse(device, result);
+	r = check_source(device, from, bytes);
+	if (!r)
+		r = export_source(device, from, stream, &source);
+	leave(device, before);
+	if (r)
+		return r;
+	r = import(req, idx, &source, bytes);
+	forget_event(req->client, device, source.event);
 	if (!r)
 		take_from_device(req, idx);
 	return r;

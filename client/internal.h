@@ -64,6 +64,7 @@ struct region {
 	bool ready;   /* request regions: READY came, the arena has it */
 	bool retired; /* output regions: unmap when nobody holds an output there */
 	/* Request regions whose twin was asked for; device.c. */
+	bool has_twin;	    /* the broker has one, mapped here or not; control lock */
 	uint64_t twin;	    /* atomic: its device address, 0 = none */
 	uint32_t twin_lost; /* atomic: the broker has it no more */
 	struct inf_slab slab;

@@ -74,6 +74,26 @@ INF_EXPORT int inf_input_device(struct inf_request *req, uint32_t idx, uint64_t 
 INF_EXPORT int inf_input_copy(struct inf_request *req, uint32_t idx, uint64_t from, uint64_t bytes, void *stream);
 
 /*
+ * inf_input_import - has the broker open the memory at @from by its legacy CUDA IPC handle and copy @bytes of it into input
+ * `idx`, after all that @stream has been given so far. The request takes the input from its device memory then; after a failure
+ * it takes it from where it did before. No inf_request_commit() is needed for it.
+ *
+ * inf_input_copy() does the same faster, without the broker, and is the one to take. This one is for a process that cannot map the
+ * broker's memory (no virtual memory management in its driver or container), and where the broker's administrator has allowed it
+ * to this user (--cuda-ipc-users).
+ * @from: device memory of cudaMalloc, where PyTorch and CuPy take theirs by default (not of cudaMallocAsync, not of expandable
+ * segments), @bytes of it within one allocation, which stays allocated until the call returns. The broker's importer sees the whole
+ * allocation meanwhile, and with a small one what lies beside it
+ * @bytes: at least 1
+ * Blocks: until the copy is done: some ms, the first time a second (a process and a context are made), and not longer than the
+ * broker allows (10 s, --commit-ms-max). Other threads that ask the broker something (inf_model_open() and the like) wait.
+ * Errors: as inf_input_copy(), and -EOPNOTSUPP (no memory of cudaMalloc, or broker or driver cannot), -EACCES (not
+ * allowed to this user), -ETIMEDOUT (@stream did not get here in time), -EIO (the importer died: try again, three times at most),
+ * -EAGAIN (the last one is just ending: try again); inf_error() says.
+ */
+INF_EXPORT int inf_input_import(struct inf_request *req, uint32_t idx, uint64_t from, uint64_t bytes, void *stream);
+
+/*
  * inf_output_to_device - the results shall stay on the device; inf_output() is NULL then. Until the request is given back.
  * Call it right after inf_request_take(): it may move the request's memory, what was written is lost.
  * Errors: as inf_input_device(); the results go to the host then, as before.
