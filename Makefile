@@ -66,7 +66,7 @@ INFBENCH_SRC := $(sort $(wildcard tools/infbench/*.c))
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
 # Programs that the scripts in tests/ start; each is one file and becomes $(BUILD)/tests/NAME.
 PROGRAM_SRC := $(filter-out %/check_main.c,$(sort $(shell grep -l '^int main' tests/adversary/*.c tests/bench/*.c \
-	tests/gpu/device_load.c tests/gpu/device_loop.c tests/gpu/graphs.c tests/gpu/kernels.c \
+	tests/gpu/device_load.c tests/gpu/device_loop.c tests/gpu/graphs.c tests/gpu/import.c tests/gpu/kernels.c \
 	tests/gpu/tensors.c tests/gpu/tensor_ends.c tests/integ/*.c tests/stress/*.c tests/support/*.c 2>/dev/null)))
 SUPPORT_SRC := $(filter-out $(PROGRAM_SRC) %/check_main.c,$(sort $(wildcard tests/support/*.c)))
 
