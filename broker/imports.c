@@ -191,17 +191,13 @@ static void answer_for_the_dead(struct broker *broker, struct session *session, 
 static void on_exit_of_importer(struct loop_source *source, void *context)
 {
 	struct broker *broker = context;
-	struct importer *importer = IMPORTER_OF(source, pid_source), dead;
+	struct importer *importer = IMPORTER_OF(source, pid_source), dead = *importer;
 	struct session *session = importer->session;
 	siginfo_t info = { 0 };
 	char how[64];
 
 	if (waitid(P_PIDFD, (id_t)source->fd, &info, WEXITED | WNOHANG) < 0 || !info.si_pid)
 		return;
-	/* What it said before may be there, and not have been looked at. */
-	while (!importer->is_killed && hear(broker, importer))
-		;
-	dead = *importer;
 	importer_free(broker, importer);
 	if (session->state == SESSION_ZOMBIE) {
 		session_settle(broker, session);

@@ -30,6 +30,7 @@
 #include "broker/stats.h"
 #include "shm/region.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
@@ -444,7 +445,7 @@ static void pools_free(struct broker *broker, struct session *session)
 
 static void session_free(struct broker *broker, struct session *session)
 {
-	imports_free(broker, session);
+	assert(!session->importer); /* session_settle() */
 	pools_free(broker, session);
 	for (uint32_t i = 0; i < session->n_handles; i++) {
 		struct handle *handle = &session->handles[i];
@@ -489,9 +490,12 @@ void session_free_all(struct broker *broker)
 	broker->reap = NULL;
 	/* Jobs in flight and an executor that still writes do not matter any more: all memory
 	 * goes, theirs is their own. */
-	for (uint32_t i = 0; i < broker->config->sessions_max; i++)
-		if (broker->sessions[i])
-			session_free(broker, broker->sessions[i]);
+	for (uint32_t i = 0; i < broker->config->sessions_max; i++) {
+		if (!broker->sessions[i])
+			continue;
+		imports_free(broker, broker->sessions[i]);
+		session_free(broker, broker->sessions[i]);
+	}
 }
 
 /* --- models --- */
