@@ -306,7 +306,6 @@ $(foreach source,$(PROGRAM_SRC),$(eval $(call program,$(source))))
 FAKECUDA_SRC := $(sort $(filter-out %/test_fakecuda.c,$(wildcard tests/fakecuda/*.c)) broker/cuda/twins.c)
 FAKECUDA := $(BUILD)/tests/libfakecuda.so
 FAKENVML := $(BUILD)/tests/libfakenvml.so
-FAKEIPC := $(BUILD)/tests/libfakeipc.so
 $(FAKECUDA): $(call objects,$(FAKECUDA_SRC)) $(BUILD)/lib/shm.a
 	$(say) LINK $@
 	$(Q)mkdir -p $(@D)
@@ -316,10 +315,6 @@ $(FAKENVML): $(call objects,tests/gpu/fake_nvml.c)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) -shared $(ALL_LDFLAGS) -o $@ $^
 $(BUILD)/tests/graphs: $(call objects,broker/cuda/image.c)
-$(FAKEIPC): $(call objects,tests/gpu/fake_ipc.c) $(FAKECUDA)
-	$(say) LINK $@
-	$(Q)$(CC) $(if $(SAN),$(OPT)) -shared $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) -L$(@D) -l:$(notdir $(FAKECUDA)) \
-		-Wl,-rpath,'$$ORIGIN' -ldl
 # One file for each experiment.
 $(BUILD)/tests/gpu_costs: $(call objects,$(sort $(wildcard tests/gpu/costs/*.c)) broker/cuda/image.c) $(TEST_LIBS)
 	$(say) LINK $@
@@ -335,7 +330,7 @@ CHECK_LIBS = $(shell pkg-config --libs check)
 
 
 .PHONY: tests
-tests: all $(TESTS) $(FAKECUDA) $(FAKENVML) $(FAKEIPC) $(BUILD)/tests/test_fakecuda ## build all tests, benches and hammers
+tests: all $(TESTS) $(FAKECUDA) $(FAKENVML) $(BUILD)/tests/test_fakecuda ## build all tests, benches and hammers
 
 
 # --- the Python package: for tests, benches and a look (PYTHONPATH=build/python); users let pip build it -----

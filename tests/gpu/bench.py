@@ -222,7 +222,7 @@ def experiments_of(options, mps):
 def environment(options, mps):
     env = {**os.environ, "BUILD": options.build, "PYTHONUNBUFFERED": "1"}
     if options.dry:
-        env["INF_CUDA_LIBRARY"] = os.path.abspath(f"{options.build}/tests/libfakeipc.so")
+        env["INF_CUDA_LIBRARY"] = os.path.abspath(f"{options.build}/tests/libfakecuda.so")
         env["INF_NVML_LIBRARY"] = os.path.abspath(f"{options.build}/tests/libfakenvml.so")
     else:
         env["CUDA_MPS_PIPE_DIRECTORY"] = mps.env["CUDA_MPS_PIPE_DIRECTORY"]

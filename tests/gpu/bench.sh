@@ -6,7 +6,7 @@ set -u
 cd "$(dirname "$0")/../.." || exit 1
 . tests/support/broker.sh
 export FAKECUDA_REPORT=$RUN/violations
-if [ -n "${DRIVER-}" ] || [ ! -e "$BUILD/tests/libfakeipc.so" ]; then
+if [ -n "${DRIVER-}" ] || [ ! -e "$BUILD/tests/libfakecuda.so" ]; then
 	skip "a dry run of bench-gpu" "only on the software driver"
 	finish
 fi
@@ -14,7 +14,7 @@ fi
 # A copy of what of the build folder it uses, so that it writes its results there.
 mkdir -p "$RUN/build/tests"
 for file in infbroker infbroker-executor infbench shmctl libinfclient.so.0; do ln -s "$PWD/$BUILD/$file" "$RUN/build/"; done
-for file in gpu_costs device_loop device_load libfakecuda.so libfakeipc.so libfakenvml.so; do ln -s "$PWD/$BUILD/tests/$file" "$RUN/build/tests/"; done
+for file in gpu_costs device_loop device_load libfakecuda.so libfakenvml.so; do ln -s "$PWD/$BUILD/tests/$file" "$RUN/build/tests/"; done
 
 small=E1,E2,E3,E4,E5,E6,E7 broker="E10 throughput,E10 latency,E10 bandwidth,E10 cpu,E10 busy"
 bench() { timeout 250 python3 tests/gpu/bench.py --build "$RUN/build" --dry "$@" >"$RUN/bench.txt" 2>&1; }
@@ -83,7 +83,7 @@ lost=cuLaunchHostFunc:3:719 hung=cuLaunchHostFunc:3:hang
 FAKECUDA_FAULTS=$lost check "a context that is lost: it runs to its end" bench --only "$small"
 check "it is named" finds 'state["E5"] == "lost" and why["E5"] == "the context was lost: CUDA_ERROR_LAUNCH_FAILED"'
 check "and costs that experiment alone" finds "$others_ran"
-in_one() { INF_CUDA_LIBRARY=$PWD/$BUILD/tests/libfakeipc.so timeout "$1" "$BUILD/tests/gpu_costs" --quick E5 E7 >"$RUN/one.txt" 2>&1; }
+in_one() { INF_CUDA_LIBRARY=$PWD/$BUILD/tests/libfakecuda.so timeout "$1" "$BUILD/tests/gpu_costs" --quick E5 E7 >"$RUN/one.txt" 2>&1; }
 check "in one process there is more after it" bash -c "$(declare -f in_one); BUILD=$BUILD RUN=$RUN in_one 60; grep -q '\"E7 ' '$RUN/one.txt'"
 FAKECUDA_FAULTS=$lost in_one 60
 check "which the same error would cost" bash -c "grep -q '\"lost\"' '$RUN/one.txt' && ! grep -q '\"E7 ' '$RUN/one.txt'"

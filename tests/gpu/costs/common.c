@@ -3,7 +3,6 @@
 #define _GNU_SOURCE 1
 #include "tests/gpu/costs/costs.h"
 #include "broker/cuda/image.h"
-#include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -137,16 +136,4 @@ void words_free(struct words *words)
 {
 	gpu.driver.host_unregister(words);
 	munmap(words, PAGE);
-}
-
-bool event_calls_find(struct event_calls *calls)
-{
-	const char *named = getenv("INF_CUDA_LIBRARY");
-	void *library = dlopen(named ? named : INF_DRIVER_LIBRARY, RTLD_NOW | RTLD_NOLOAD);
-
-	if (!library)
-		return false;
-	*(void **)&calls->get = dlsym(library, "cuIpcGetEventHandle");
-	*(void **)&calls->open = dlsym(library, "cuIpcOpenEventHandle");
-	return calls->get && calls->open;
 }

@@ -56,22 +56,10 @@ double at_share(double *values, unsigned int n, double share);
 void rows_of_latency(const char *name, double *us, unsigned int n);
 const char *size_text(char text[32], uint64_t bytes);
 
-/* Events between processes, which no product code uses: the CUipcEventHandle and CU_EVENT_INTERPROCESS of cuda.h. */
-struct event_handle {
-	char bytes[64];
-};
-#define EVENT_INTERPROCESS 0x04
-struct event_calls {
-	CUresult (*get)(struct event_handle *handle, CUevent event);
-	CUresult (*open)(CUevent *event, struct event_handle handle);
-};
-/* False where the driver has no such calls. */
-bool event_calls_find(struct event_calls *calls);
-
 /* A page that two processes write; each registers it in its own context. */
 struct words {
 	uint64_t there, back; /* by a device or a CPU of this side, of the other side */
-	struct event_handle event; /* of this side's */
+	CUipcEventHandle event; /* of this side's */
 	uint8_t pad[PAGE - 80];
 };
 

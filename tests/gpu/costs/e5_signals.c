@@ -54,16 +54,15 @@ struct signal {
 
 static bool make_event(struct signal *signal)
 {
-	struct event_calls calls;
 	CUresult result;
 
-	if (!event_calls_find(&calls)) {
+	if (!inf_driver_has_ipc(&gpu.driver)) {
 		row_why(signal->name, "this driver has no events between processes");
 		return false;
 	}
-	result = gpu.driver.event_create(&signal->event, CU_EVENT_DISABLE_TIMING | EVENT_INTERPROCESS);
+	result = gpu.driver.event_create(&signal->event, CU_EVENT_DISABLE_TIMING | CU_EVENT_INTERPROCESS);
 	if (!result)
-		result = calls.get(&signal->words->event, signal->event);
+		result = gpu.driver.ipc_get_event(&signal->words->event, signal->event);
 	if (result)
 		row_error(signal->name, result);
 	return !result;

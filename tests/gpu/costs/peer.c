@@ -81,9 +81,7 @@ static bool answer_after(CUevent event, CUdeviceptr at, uint64_t value)
 
 static bool open_event(const struct words *words, CUevent *ret_event)
 {
-	struct event_calls calls;
-
-	return event_calls_find(&calls) && !calls.open(ret_event, words->event);
+	return inf_driver_has_ipc(&gpu.driver) && !gpu.driver.ipc_open_event(ret_event, words->event);
 }
 
 /*
