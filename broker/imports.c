@@ -32,7 +32,6 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/timerfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -41,7 +40,7 @@
 struct importer {
 	struct session *session;
 	pid_t pid;
-	int pid_fd, control_fd, timer_fd;
+	int pid_fd, control_fd;
 	bool is_busy; /* an IMPORT waits for its answer */
 	bool is_killed;
 	bool is_late; /* that is why */
@@ -68,10 +67,9 @@ static void importer_free(struct broker *broker, struct importer *importer)
 {
 	loop_del(broker->loop, &importer->control_source);
 	loop_del(broker->loop, &importer->pid_source);
-	loop_del(broker->loop, &importer->timer_source);
+	loop_timer_close(broker->loop, &importer->timer_source);
 	close_fd(&importer->control_fd);
 	close_fd(&importer->pid_fd);
-	close_fd(&importer->timer_fd);
 	user_discharge_importer(importer->session->user);
 	importer->session->importer = NULL;
 	free(importer);
@@ -84,19 +82,11 @@ static void importer_kill(struct broker *broker, struct importer *importer)
 	importer->is_killed = true;
 	syscall(SYS_pidfd_send_signal, importer->pid_fd, SIGKILL, NULL, 0);
 	loop_del(broker->loop, &importer->control_source);
-	loop_del(broker->loop, &importer->timer_source);
+	loop_timer_close(broker->loop, &importer->timer_source);
 	close_fd(&importer->control_fd);
-	close_fd(&importer->timer_fd);
 }
 
 /* --- answers --- */
-
-static void set_timer(const struct importer *importer, uint64_t ms)
-{
-	struct itimerspec when = { .it_value = { .tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000 * 1000000) } };
-
-	timerfd_settime(importer->timer_fd, 0, &when, NULL);
-}
 
 static void on_timer(struct loop_source *source, void *context)
 {
@@ -116,7 +106,7 @@ static void answer(struct broker *broker, struct importer *importer, const struc
 	struct inf_ctl_imported msg;
 
 	importer->is_busy = false;
-	set_timer(importer, 0);
+	loop_timer_set(&importer->timer_source, 0);
 	if (said->error) {
 		session_refuse(broker, session, importer->cookie, said->error, INF_BAD_MEMORY, "%s", said->text);
 		return;
@@ -220,8 +210,8 @@ static int watch(struct broker *broker, struct importer *importer)
 
 	importer->control_source = (struct loop_source){ .fd = importer->control_fd, .on_event = on_control };
 	importer->pid_source = (struct loop_source){ .fd = importer->pid_fd, .on_event = on_exit_of_importer };
-	importer->timer_source = (struct loop_source){ .fd = importer->timer_fd, .on_event = on_timer };
-	r = loop_add(broker->loop, &importer->timer_source);
+	importer->timer_source.on_event = on_timer;
+	r = loop_timer_open(broker->loop, &importer->timer_source);
 	if (r == 0)
 		r = loop_add(broker->loop, &importer->control_source);
 	return r < 0 ? r : loop_add(broker->loop, &importer->pid_source);
@@ -232,8 +222,7 @@ static int importer_start(struct broker *broker, struct importer *importer)
 	char path[SPAWN_PATH_BYTES];
 	int pair[2], r;
 
-	importer->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-	if (importer->timer_fd < 0 || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return -errno;
 	importer->control_fd = pair[0];
 	spawn_path(broker->config, path);
@@ -265,7 +254,7 @@ static int importer_new(struct broker *broker, struct session *session)
 		return -ENOMEM;
 	}
 	importer->session = session;
-	importer->pid_fd = importer->control_fd = importer->timer_fd = -1;
+	importer->pid_fd = importer->control_fd = -1;
 	session->importer = importer;
 	r = importer_start(broker, importer);
 	if (r < 0)
@@ -364,7 +353,7 @@ void imports_import(struct broker *broker, struct session *session, const union 
 	}
 	session->importer->is_busy = true;
 	session->importer->cookie = cookie;
-	set_timer(session->importer, broker->config->commit_ms_max);
+	loop_timer_set(&session->importer->timer_source, broker->config->commit_ms_max * 1000000u);
 	/* It has died, or does not read: then its end is the answer. */
 	if (send_fetch(session->importer, &msg->import, twin) < 0)
 		importer_kill(broker, session->importer);
