@@ -216,7 +216,7 @@ def experiments_of(options, mps):
             *[whole_way(part, seconds) for part, seconds in (("throughput", 40), ("latency", 45), ("bandwidth", 40), ("cpu", 30), ("busy", 30))],
             *[network(name, engine, seconds) for engine, seconds in (("eager", 60), ("script", 60), ("aoti", 150))
               for name in ("resnet50", "bert")],
-            *[whole_way(name, 100, torch_is_there) for name in ("resnet50", "bert")]]
+            *[whole_way(name, 100, torch_is_there) for name in ("resnet50", "bert", "mlp")]]
 
 
 def environment(options, mps):

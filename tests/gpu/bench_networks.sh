@@ -26,7 +26,7 @@ says() {
 	PYTHON
 }
 
-for row in resnet50:eager resnet50:script bert:eager bert:script bert:aoti; do
+for row in resnet50:eager resnet50:script bert:eager bert:script bert:aoti mlp:script; do
 	network=${row%:*} engine=${row#*:}
 	check "$network, $engine" said tools/setup/torch.sh --run tests/gpu/networks.py "$network" "$engine" --dry
 	check "and a graph of it, of each size" says "sorted(row['name'] for row in rows) == sorted(f'{e} $network, $engine, batch {n}{graph}'
@@ -57,9 +57,11 @@ CUDA_VISIBLE_DEVICES='' check "no device" said tools/setup/torch.sh --run tests/
 check "is said" says "len(rows) == 1 and 'sees no CUDA device' in rows[0]['why']"
 
 if [ -e "$BUILD/backends/libinf-backend-torch.so" ]; then
-	check "a broker that serves one, beside the plug-in in a loop" said python3 tests/gpu/end_to_end.py --build "$BUILD" --dry bert
-	check "has a ratio" says "[row['name'] for row in rows if 'why' in row] == ['E10 bert device tensors'] and
-		[row['key'] for row in rows if row.get('ratio', 0) > 0 and 'ON THE CPU' in row['name']] == ['bert host']"
+	for network in bert mlp; do
+		check "a broker that serves $network, beside the plug-in in a loop" said python3 tests/gpu/end_to_end.py --build "$BUILD" --dry $network
+		check "has a ratio" says "[row['name'] for row in rows if 'why' in row] == ['E10 $network device tensors'] and
+			[row['key'] for row in rows if row.get('ratio', 0) > 0 and 'ON THE CPU' in row['name']] == ['$network host']"
+	done
 else
 	check "without the plug-in" said python3 tests/gpu/end_to_end.py --build "$BUILD" --dry bert
 	check "that is said" says "len(rows) == 2 and all('was not built' in row['why'] for row in rows)"

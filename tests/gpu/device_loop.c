@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * device_loop.c - the floor of a broker on a device: the same backend, the same model, in one process without a broker.
+ * device_loop.c - the floor of a broker on a device: the same backend, the same model, recorded as CUDA graphs where the broker
+ * does so, in one process without a broker.
  *
  * Usage: device_loop builtin|PLUGIN.so MODEL|FILE ROWS host|device|cpu PLACES
  *	host: each batch comes from pinned memory and its results go there; three streams overlap. device: it lies on the
@@ -11,6 +12,7 @@
 #include "broker/backends/builtin/builtin.h"
 #include "broker/executor/describe.h"
 #include "broker/executor/device.h"
+#include "broker/executor/graphs.h"
 #include "broker/executor/rows.h"
 #include "shm/atomics.h"
 #include "shm/signature.h"
@@ -32,6 +34,7 @@ static struct device device;
 static const struct inf_backend_ops *ops;
 static struct inf_backend_model *model;
 static struct inf_signature signature;
+static struct loaded_model loaded; /* as the executor has it */
 static uint32_t rows;
 static enum where where;
 static CUstream in, compute, out;
@@ -83,6 +86,11 @@ static void open_model(const char *plugin, const char *file)
 		ops->thread_begin(0);
 	if (rows > signature.batch_max)
 		give_up(file, "it takes fewer rows");
+	loaded = (struct loaded_model){ .ops = ops, .handle = model, .signature = signature, .declared = true };
+	for (uint32_t k = 0; k < signature.n_outputs; k++)
+		loaded.declared &= inf_spec_is_fixed(&signature.outputs[k]);
+	if (where != CPU)
+		loaded.graphs = graphs_new(&device, &loaded, PLACES_MAX, error, sizeof(error));
 }
 
 /* --- memory --------------------------------------------------------------------------------------------------------- */
@@ -154,14 +162,22 @@ static void close_place(struct place *place)
 static void run_model(struct place *place)
 {
 	char error[INF_BACKEND_ERROR_BYTES] = "";
+	struct model_run run = {
+		.model = &loaded,
+		.rows = rows,
+		.stream = compute,
+		.inputs = place->inputs,
+		.outputs = place->outputs,
+		.error = error,
+		.error_bytes = sizeof(error),
+	};
 	int r;
 
 	if (where == CPU) {
 		r = ops->run(model, 0, rows, place->inputs, signature.n_inputs, place->outputs, signature.n_outputs, error, sizeof(error));
 		ops->done(model, 0);
 	} else {
-		r = ops->enqueue(model, 0, rows, compute, place->inputs, signature.n_inputs, place->outputs, signature.n_outputs, error,
-				 sizeof(error));
+		r = graphs_run(&run, (uint32_t)(place - places), 1);
 	}
 	if (r)
 		give_up("the model", error);
@@ -238,6 +254,7 @@ int main(int argc, char **argv)
 	for (unsigned int i = 0; i < rounds.n_places; i++)
 		open_place(&places[i]);
 	r = rounds_serve(&rounds);
+	graphs_free(loaded.graphs);
 	for (unsigned int i = 0; i < rounds.n_places; i++)
 		close_place(&places[i]);
 	ops->unload(model);

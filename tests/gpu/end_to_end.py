@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """E10: what a broker adds on a device: it and an offline loop in one process on the same device, in turns.
 
-    end_to_end.py [--build DIR] [--dry] throughput | latency | bandwidth | cpu | busy | resnet50 | bert
+    end_to_end.py [--build DIR] [--dry] throughput | latency | bandwidth | cpu | busy | resnet50 | bert | mlp
 
 A line of JSON for each figure: {"key", "name", "value", "floor", "ratio", "spread", "unit"}; medians of rounds, the ratio taken
 within each round, its spread the inter-quartile range over the median. Networks are exported with random weights and served by
@@ -24,6 +24,7 @@ import drivers
 
 ROUNDS = 5
 IMAGE_ROWS = 147  # of identity_f32, 4 KiB each: the bytes of an image of 3 x 224 x 224 floats
+BATCHES = {"resnet50": 32, "bert": 32, "mlp": 64}
 SPIN_BASE_US, SPIN_ROW_US, SPIN_ROWS = 1000, 100, 16
 
 
@@ -177,7 +178,7 @@ def network(bench, name):
     with tempfile.TemporaryDirectory(prefix="inf-models-") as folder:
         export = [*torch_command(), f"{HERE}/networks.py", name, "export", f"{folder}/{name}.pt"]
         subprocess.run([*export, *(["--dry"] if bench.dry else [])], check=True, stdout=sys.stderr)
-        rows = 4 if bench.dry else 32
+        rows = 4 if bench.dry else BATCHES[name]
         broker = bench.setting.broker("--models", folder, *([] if bench.dry else ["--device", "cuda"]))
         if not bench.dry:
             need_device(broker)
@@ -201,7 +202,7 @@ def in_one_line(error):
 
 
 PARTS = {"throughput": throughput, "latency": one_client, "bandwidth": bandwidth, "cpu": cpu, "busy": busy,
-         "resnet50": lambda bench: network(bench, "resnet50"), "bert": lambda bench: network(bench, "bert")}
+         **{name: lambda bench, name=name: network(bench, name) for name in BATCHES}}
 
 
 def main():

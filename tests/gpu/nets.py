@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks like ResNet-50 and BERT-base, of torch's own modules, with random weights: a network's time does not depend on them."""
+"""Networks like ResNet-50 and BERT-base, and a small one that only launches cost, of torch's own modules, with random weights: a network's time does not depend on them."""
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-NAMES = ("resnet50", "bert")
+NAMES = ("resnet50", "bert", "mlp")
 VOCABULARY, DRY_VOCABULARY = 30522, 100
 TOKENS, DRY_TOKENS = 128, 8
 CLASSES = 1000
+MLP_FEATURES = 128
 
 
 class Bottleneck(nn.Module):
@@ -77,6 +78,10 @@ class Bert(nn.Module):
         return self.last(self.blocks(self.norm(self.words(ids) + self.places))[:, 0])
 
 
+def mlp(width_in, width, width_out):
+    return nn.Sequential(nn.Linear(width_in, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width_out))
+
+
 class Half(nn.Module):
     """Half precision inside, f32 outside, as a client sends it."""
 
@@ -92,6 +97,8 @@ def make(name, dry):
     """In eval mode, on the CPU."""
     if name == "resnet50":
         network = ResNet((1, 1), 4) if dry else ResNet((3, 4, 6, 3), 64)
+    elif name == "mlp":
+        network = mlp(MLP_FEATURES, 32 if dry else 512, 64)
     else:
         network = Bert(DRY_VOCABULARY, DRY_TOKENS, 1, 16, 2) if dry else Bert(VOCABULARY, TOKENS, 12, 768, 12)
     return network.eval()
@@ -101,9 +108,11 @@ def example(name, n, dry, dtype):
     """A batch of n rows."""
     if name == "resnet50":
         return torch.randn(n, 3, *([32, 32] if dry else [224, 224])).to(dtype)
+    if name == "mlp":
+        return torch.randn(n, MLP_FEATURES).to(dtype)
     return torch.randint(0, DRY_VOCABULARY if dry else VOCABULARY, (n, DRY_TOKENS if dry else TOKENS))
 
 
 def allowed(name, dry):
     """The values that an input may have, where it is an index."""
-    return None if name == "resnet50" else (0, (DRY_VOCABULARY if dry else VOCABULARY) - 1)
+    return (0, (DRY_VOCABULARY if dry else VOCABULARY) - 1) if name == "bert" else None

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """E8 and E9: what torch itself makes of a network on the device: eager, TorchScript frozen, AOTInductor, each also as a CUDA graph.
 
-    networks.py resnet50|bert eager|script|aoti [--dry]		measures one engine, batches of 1 to 64
-    networks.py resnet50|bert export FILE [--dry]		writes what a broker serves; on the CPU
+    networks.py resnet50|bert|mlp eager|script|aoti [--dry]		measures one engine, batches of 1 to 64
+    networks.py resnet50|bert|mlp export FILE [--dry]		writes what a broker serves; on the CPU
 
 A line of JSON for each figure: the median time of one batch from its launch to its end. A graph that cannot be captured costs
 its own row, which says why; an error that the device does not survive ends the process. --dry: in small, on the CPU, where a
@@ -166,7 +166,7 @@ def export(name, path, dry):
     network = nets.Half(nets.make(name, dry)) if not dry else nets.make(name, dry)
     with torch.inference_mode():
         infexport.export(network, path, [infexport.Tensor("x", nets.example(name, 2, dry, torch.float32), range=nets.allowed(name, dry))],
-                         ["logits"], max_batch=4 if dry else 32, tolerance=1e-2)
+                         ["logits"], max_batch=4 if dry else 64 if name == "mlp" else 32, tolerance=1e-2)
 
 
 def main():

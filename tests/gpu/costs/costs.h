@@ -60,7 +60,9 @@ const char *size_text(char text[32], uint64_t bytes);
 struct words {
 	uint64_t there, back; /* by a device or a CPU of this side, of the other side */
 	CUipcEventHandle event; /* of this side's */
-	uint8_t pad[PAGE - 80];
+	CUipcMemHandle memory; /* likewise */
+	uint64_t open_ns, close_ns; /* what that took the other side */
+	uint8_t pad[PAGE - 160];
 };
 
 /* A page of words in a new memfd, registered; NULL after a row that says why not. The caller closes *ret_fd. */

@@ -67,6 +67,75 @@ static void mapping(uint64_t bytes)
 	}
 }
 
+/* --- memory of cudaMalloc, by handles --- */
+
+enum legacy_step { GET, OPEN, CLOSE, LEGACY_STEPS };
+
+static CUresult legacy_round(const struct peer *peer, struct words *words, int fd, CUdeviceptr memory, double us[LEGACY_STEPS])
+{
+	uint64_t at_ns = now_ns();
+	CUresult result = gpu.driver.ipc_get_memory(&words->memory, memory);
+
+	us[GET] = (double)(now_ns() - at_ns) / 1e3;
+	if (result)
+		return result;
+	if (say(peer->socket_fd, 'H', fd, PAGE) || !peer_says_yes(peer))
+		return CUDA_ERROR_NOT_SUPPORTED;
+	us[OPEN] = (double)words->open_ns / 1e3;
+	us[CLOSE] = (double)words->close_ns / 1e3;
+	return CUDA_SUCCESS;
+}
+
+static void legacy_rounds(const struct peer *peer, struct words *words, int fd, uint64_t bytes)
+{
+	static const char *const steps[LEGACY_STEPS] = { "get a legacy handle of", "open by a legacy handle", "close what a legacy handle opened," };
+	double us[LEGACY_STEPS][ROUNDS], step_us[LEGACY_STEPS] = { 0 };
+	char name[96], text[32];
+	CUdeviceptr memory = 0;
+	CUresult result = gpu.driver.mem_alloc(&memory, bytes);
+
+	size_text(text, bytes);
+	for (unsigned int i = 0; !result && i < ROUNDS; i++) {
+		result = legacy_round(peer, words, fd, memory, step_us);
+		for (int step = 0; step < LEGACY_STEPS; step++)
+			us[step][i] = step_us[step];
+	}
+	if (memory)
+		gpu.driver.mem_free(memory);
+	for (int step = 0; step < LEGACY_STEPS; step++) {
+		snprintf(name, sizeof(name), "E4 %s %s", steps[step], text);
+		if (result)
+			row_error(name, result);
+		else
+			row(name, at_share(us[step], ROUNDS, 0.5), "us");
+	}
+}
+
+static void legacy(uint64_t bytes_max)
+{
+	struct words *words;
+	struct peer peer;
+	CUdeviceptr at;
+	int fd;
+
+	if (!inf_driver_has_ipc(&gpu.driver)) {
+		row_why("E4 legacy handles", "this driver has none");
+		return;
+	}
+	words = words_new("E4 legacy handles", &fd, &at);
+	if (!words)
+		return;
+	if (peer_new("E4 legacy handles", &peer)) {
+		for (uint64_t bytes = 2 * MIB; bytes <= bytes_max; bytes *= bytes < 64 * MIB ? 32 : 16)
+			legacy_rounds(&peer, words, fd, bytes);
+		peer_end(&peer);
+	}
+	close(fd);
+	words_free(words);
+}
+
+/* --- gathering --- */
+
 /* Rows of 600 kB, as of images, from every second place: bytes read and written count. */
 static void gather(CUdeviceptr from, CUdeviceptr to, uint64_t bytes, struct inf_move *list, CUdeviceptr device_list)
 {
@@ -119,7 +188,10 @@ static void gathering(void)
 
 void e4_mapping(void)
 {
-	for (uint64_t n = 2 * MIB; n <= (is_quick ? 2 * MIB : 1024 * MIB); n *= n < 64 * MIB ? 32 : 16)
+	uint64_t bytes_max = is_quick ? 2 * MIB : 1024 * MIB;
+
+	for (uint64_t n = 2 * MIB; n <= bytes_max; n *= n < 64 * MIB ? 32 : 16)
 		mapping(n);
+	legacy(bytes_max);
 	gathering();
 }

@@ -122,6 +122,25 @@ static bool answer_words(int fd, char letter)
 	return true;
 }
 
+/* H: opens memory of cudaMalloc by its handle, and closes it. */
+static bool open_memory(int fd)
+{
+	struct words *words = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	uint64_t begin_ns = now_ns();
+	CUdeviceptr memory;
+	bool is_good;
+
+	if (words == MAP_FAILED)
+		return false;
+	is_good = !gpu.driver.ipc_open_memory(&memory, words->memory, CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS);
+	words->open_ns = now_ns() - begin_ns;
+	begin_ns = now_ns();
+	is_good = is_good && !gpu.driver.ipc_close_memory(memory);
+	words->close_ns = now_ns() - begin_ns;
+	munmap(words, PAGE);
+	return is_good;
+}
+
 /* K: keeps writing into a slab, with a kernel in between, until it is killed. */
 static bool write_for_ever(int fd, uint64_t bytes)
 {
@@ -176,6 +195,8 @@ static bool serve(int socket_fd, char letter, int fd, uint64_t bytes)
 	switch (letter) {
 	case 'S':
 		return add_to_slab(fd, bytes);
+	case 'H':
+		return open_memory(fd);
 	case 'K':
 		return write_for_ever(fd, bytes);
 	case 'L':
