@@ -124,13 +124,14 @@ static uint64_t duration_ns(const struct op *op)
 	}
 }
 
-static void count(const struct op *op)
+static void count(const struct op *op, const struct stream *stream)
 {
 	ledger->in_bytes += op->kind == OP_COPY_IN ? op->bytes : 0;
 	ledger->out_bytes += op->kind == OP_COPY_OUT ? op->bytes : 0;
 	ledger->device_copy_bytes += op->kind == OP_COPY ? op->bytes : 0;
 	ledger->pageable_bytes += op->is_pageable ? op->bytes : 0;
 	ledger->kernels += op->kind == OP_KERNEL;
+	ledger->urgent_kernels += op->kind == OP_KERNEL && stream->priority < PRIORITY_LEAST;
 }
 
 static void work(struct stream *stream, struct op *op, struct clock *clock, unsigned int entity)
@@ -151,7 +152,7 @@ static void work(struct stream *stream, struct op *op, struct clock *clock, unsi
 		clock->at[entity]++;
 		op->is_racing = race_check(op, clock, entity, stream->number);
 	}
-	count(op);
+	count(op, stream);
 	start = later(stream->end_ns, engine->free_ns);
 	pthread_mutex_unlock(&fake.lock);
 	spent = now_ns();

@@ -89,6 +89,7 @@
 	X(device_bytes_most)  /* so far */                                                                  \
 	X(exported_fds)	      /* made so far; who closes them is not seen */                                \
 	X(graph_launches)     /* so far */                                                                  \
+	X(urgent_kernels)     /* of kernels, those on streams of more than the least priority */                        \
 	X(abandoned)	      /* things that a context took along when it was released for the last time */     \
 	X(opened)	      /* memory of other processes, as often as it was opened; in imported_bytes once */
 

@@ -26,6 +26,9 @@ need_device "models"
 check "models are on cuda:0" is_on_device
 check "what loading took of the device is told" bash -c "'$BUILD/shmctl' models | grep -q 'device memory that loading it took: [1-9]' &&
 	'$BUILD/shmctl' models -j | grep -q '\"device_bytes\": *[1-9]'"
+[ -z "$is_software" ] || check "no kernel has run on a stream of a higher priority" [ "$(ledger urgent_kernels)" = " 0 " ]
+check "requests of all priorities" "$BUILD/tests/requests" "$SOCKET" priorities
+[ -z "$is_software" ] || check "those of the upper two of four have: $(ledger urgent_kernels)" [ "$(ledger urgent_kernels)" = " 100 " ]
 hammer "cuda"
 check "the broker ends cleanly" broker_stop
 no_violation "at the end"

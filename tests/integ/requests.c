@@ -74,6 +74,24 @@ static void identity(void)
 	inf_close(client);
 }
 
+/* All priorities in turn. */
+static void priorities(void)
+{
+	struct inf_client *client = open_client();
+	struct inf_request *req = take(open_model(client, "identity", 8), 1);
+
+	if (wrong)
+		return;
+	WANT(inf_request_set_priority(req, INF_PRIORITY_MAX + 1) == -EINVAL);
+	for (int i = 0; i < 200 && !wrong; i++) {
+		memset(inf_input(req, 0), i, 64);
+		WANT(inf_request_set_priority(req, (uint32_t)i % (INF_PRIORITY_MAX + 1)) == 0 && run(req) == INF_OK);
+		WANT(inf_output(req, 0) && !memcmp(inf_input(req, 0), inf_output(req, 0), 64));
+	}
+	inf_request_give(req);
+	inf_close(client);
+}
+
 static void many_rows(void)
 {
 	struct inf_client *client = open_client();
@@ -470,6 +488,7 @@ static const struct {
 	void (*run)(void);
 } cases[] = {
 	{ "identity", identity },
+	{ "priorities", priorities },
 	{ "many_rows", many_rows },
 	{ "large_rows", large_rows },
 	{ "scalar_and_varying", scalar_and_varying },
