@@ -7,7 +7,7 @@
  * are any.
  *
  * Each request with device memory holds an entry of the timeline region while it is taken. Its counts belong to the entry,
- * not to the request: they never go back.
+ * not to the request: they never go back. So do its marks, events that are made once and recorded again.
  */
 #define _GNU_SOURCE 1
 #include "client/internal.h"
@@ -18,6 +18,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+/* How far a stream had been given work when it was recorded. */
+struct mark {
+	struct mark *next;
+	CUevent event;
+	bool is_set; /* by the request that holds the entry, and not seen to have passed */
+};
 
 struct device {
 	struct inf_driver driver;
@@ -32,6 +39,7 @@ struct device {
 	uint32_t n_free;
 	/* Of the request that holds the entry. */
 	uint64_t ready[INF_TIMELINES], done[INF_TIMELINES];
+	struct mark *marks[INF_TIMELINES];
 };
 
 /* Makes our context the thread's; the one before is given back by leave(). */
@@ -192,6 +200,21 @@ void infc_device_release_waits(struct inf_client *client)
 		inf_store64_release(&device->timeline[i].done.v, INT64_MAX);
 }
 
+/* The events are another process's in a forked child, and out of reach without their context. */
+static void free_marks(struct device *device, bool can_destroy)
+{
+	for (uint32_t i = 0; i < INF_TIMELINES; i++) {
+		while (device->marks[i]) {
+			struct mark *mark = device->marks[i];
+
+			device->marks[i] = mark->next;
+			if (can_destroy)
+				device->driver.event_destroy(mark->event);
+			free(mark);
+		}
+	}
+}
+
 void infc_device_close(struct inf_client *client)
 {
 	struct device *device = client->device;
@@ -205,12 +228,14 @@ void infc_device_close(struct inf_client *client)
 	if (!infc_is_forked(client) && !enter(device, &before)) {
 		/* Nothing on the device may reach for what goes now. */
 		device->driver.context_synchronize();
+		free_marks(device, true);
 		for (unsigned int i = 0; i < INF_REGIONS; i++)
 			inf_slab_unmap(&device->driver, &client->regions[i].slab);
 		device->driver.host_unregister(device->timeline);
 		leave(device, before);
 		device->driver.context_release(device->handle);
 	}
+	free_marks(device, false);
 	inf_region_unmap(device->timeline, INF_TIMELINE_BYTES, 0);
 	free(device);
 	client->device = NULL;
@@ -317,6 +342,8 @@ void infc_device_forget(struct inf_request *req)
 {
 	struct device *device = req->client->device;
 
+	for (struct mark *mark = device->marks[req->timeline - 1]; mark; mark = mark->next)
+		mark->is_set = false;
 	pthread_mutex_lock(&req->client->table_lock);
 	device->free[device->n_free++] = req->timeline;
 	pthread_mutex_unlock(&req->client->table_lock);
@@ -654,4 +681,80 @@ int inf_wait_stream(struct inf_request *req, void *stream)
 		leave(device, before);
 	}
 	return result ? refuse(device, result) : 0;
+}
+
+/* One of the entry's that is not in use. NULL with *ret_error set. */
+static struct mark *mark_of(struct device *device, uint32_t at, int *ret_error)
+{
+	struct mark *mark = device->marks[at];
+	CUresult result;
+
+	while (mark && mark->is_set)
+		mark = mark->next;
+	if (mark)
+		return mark;
+	mark = calloc(1, sizeof(*mark));
+	if (!mark) {
+		*ret_error = -ENOMEM;
+		return NULL;
+	}
+	result = device->driver.event_create(&mark->event, CU_EVENT_DISABLE_TIMING);
+	if (result) {
+		*ret_error = refuse(device, result);
+		free(mark);
+		return NULL;
+	}
+	mark->next = device->marks[at];
+	device->marks[at] = mark;
+	return mark;
+}
+
+int inf_mark_stream(struct inf_request *req, void *stream)
+{
+	struct device *device;
+	struct mark *mark;
+	CUcontext before;
+	CUresult result;
+	int r = 0;
+
+	if (!req || !req->timeline)
+		return -EINVAL;
+	if (infc_is_forked(req->client))
+		return -EOWNERDEAD;
+	device = req->client->device;
+	result = enter(device, &before);
+	if (result)
+		return refuse(device, result);
+	mark = mark_of(device, req->timeline - 1u, &r);
+	if (mark)
+		result = device->driver.event_record(mark->event, stream);
+	if (mark && !result)
+		mark->is_set = true;
+	leave(device, before);
+	return result ? refuse(device, result) : r;
+}
+
+int inf_poll_marks(struct inf_request *req)
+{
+	struct device *device;
+	CUresult result;
+	CUcontext before;
+
+	if (!req || !req->timeline)
+		return -EINVAL;
+	if (infc_is_forked(req->client))
+		return -EOWNERDEAD;
+	device = req->client->device;
+	result = enter(device, &before);
+	if (result)
+		return refuse(device, result);
+	for (struct mark *mark = device->marks[req->timeline - 1]; mark && !result; mark = mark->next) {
+		if (mark->is_set)
+			result = device->driver.event_query(mark->event);
+		mark->is_set &= result != CUDA_SUCCESS;
+	}
+	leave(device, before);
+	if (result == CUDA_ERROR_NOT_READY)
+		return 0;
+	return result ? refuse(device, result) : 1;
 }

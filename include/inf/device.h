@@ -12,8 +12,9 @@
  *	inf_wait_stream(req, stream);			// what the stream does from here on finds the results
  *	inf_output_device(req, 0, &y);
  *	postprocess<<<..., stream>>>((const float *)y);
+ *	inf_mark_stream(req, stream);			// so far its memory is in use
  *	inf_wait(req, INF_FOREVER);			// its status, at last
- *	inf_request_give(req);				// after the stream has passed
+ *	inf_request_give(req);				// once inf_poll_marks(req) says 1
  *
  * The memory is the broker's, one piece of it for each client process, mapped here: no CUDA IPC handle, and nothing of one
  * client that another could reach. Any mix goes: some inputs on the host, results on either side. A program that calls
@@ -122,6 +123,21 @@ INF_EXPORT int inf_request_commit(struct inf_request *req, void *stream);
  * Errors: -EINVAL (never submitted, no device memory in it, or no such stream), -EIO, -EOWNERDEAD.
  */
 INF_EXPORT int inf_wait_stream(struct inf_request *req, void *stream);
+
+/*
+ * inf_mark_stream - remembers how far @stream has been given work by now: work that uses the request's device memory, which
+ * is why the request must not be given back yet. Any number of marks, of any streams, in flight too; they are forgotten when
+ * it is given back. Never blocks.
+ * Errors: -EINVAL (no device memory in this request, or no such stream), -ENOMEM, -EIO, -EOWNERDEAD.
+ */
+INF_EXPORT int inf_mark_stream(struct inf_request *req, void *stream);
+
+/*
+ * inf_poll_marks - 1 all marked streams have passed their marks (or there is none), 0 not yet. Never blocks; no event tells.
+ * Errors: -EINVAL (no device memory in this request), -EIO (the device or its context is lost: nothing runs there any more),
+ * -EOWNERDEAD.
+ */
+INF_EXPORT int inf_poll_marks(struct inf_request *req);
 
 #ifdef __cplusplus
 }

@@ -217,6 +217,46 @@ static void entries(void)
 	ask(model, 2, 7);
 }
 
+/* A stream stops here until it is set. */
+static void stop_at(void *gate)
+{
+	while (!__atomic_load_n((int *)gate, __ATOMIC_ACQUIRE))
+		usleep(100);
+}
+
+/* Marks say when a stream has passed, and no sooner; they belong to the request, and go with it. */
+static void marks(void)
+{
+	struct inf_model *model = open_model("add_sub");
+	CUstream other = NULL;
+	struct inf_request *req = NULL;
+	uint64_t x;
+
+	WANT(!driver.stream_create(&other, CU_STREAM_NON_BLOCKING, 0));
+	WANT(inf_request_take(model, 1, &req) == 0);
+	WANT(inf_mark_stream(req, stream) == -EINVAL && inf_poll_marks(req) == -EINVAL && inf_mark_stream(NULL, NULL) == -EINVAL);
+	for (int round = 0; round < 5 && !wrong; round++) {
+		int first = 0, second = 0;
+
+		WANT(inf_input_device(req, 0, &x) == 0 && inf_poll_marks(req) == 1);
+		WANT(!driver.stream_call(stream, stop_at, &first) && !driver.stream_call(other, stop_at, &second));
+		WANT(inf_mark_stream(req, stream) == 0 && inf_mark_stream(req, other) == 0 && inf_mark_stream(req, other) == 0);
+		WANT(inf_poll_marks(req) == 0);
+		__atomic_store_n(&first, 1, __ATOMIC_RELEASE);
+		WANT(!driver.stream_synchronize(stream) && inf_poll_marks(req) == 0);
+		/* Given back they are nobody's, the next request begins without. */
+		if (round & 1) {
+			inf_request_give(req);
+			WANT(inf_request_take(model, 1, &req) == 0 && inf_input_device(req, 0, &x) == 0 && inf_poll_marks(req) == 1);
+		}
+		__atomic_store_n(&second, 1, __ATOMIC_RELEASE);
+		WANT(!driver.stream_synchronize(other) && inf_poll_marks(req) == 1 && inf_poll_marks(req) == 1);
+	}
+	inf_request_give(req);
+	WANT(!driver.stream_destroy(other));
+	ask(model, 2, 7);
+}
+
 /* Tensors of other libraries, from host and device to host and device. */
 static void dlpack(void)
 {
@@ -321,6 +361,7 @@ int main(int argc, char **argv)
 		{ "normalised", normalised, false },
 		{ "late_commit", late_commit, false },
 		{ "entries", entries, false },
+		{ "marks", marks, false },
 		{ "dlpack", dlpack, false },
 		{ "holds", holds, false },
 	};

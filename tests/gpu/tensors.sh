@@ -12,7 +12,7 @@ n_clients=${CLIENT_KILLS:-60} n_executors=$((${EXECUTOR_KILLS:-12} / 6)) n_front
 start() { FAKECUDA_LEDGER_LIVE=$RUN/ledger broker_start --builtin --commit-ms-max 500 "$@" || { not_ok "start"; finish; }; }
 tensors() { timeout 60 "$BUILD/tests/tensors" "$SOCKET" "$@"; }
 ends() { timeout 60 "$BUILD/tests/tensor_ends" "$SOCKET" "$@"; }
-cases="mixed many_rows in_flight judged scrubbed varying normalised dlpack late_commit entries"
+cases="mixed many_rows in_flight judged scrubbed varying normalised dlpack late_commit entries marks"
 endings="never_committed cancelled refused errors forked"
 all_cases() { # NAME-PREFIX
 	local case
