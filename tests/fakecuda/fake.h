@@ -27,6 +27,7 @@
 #include "tests/fakecuda/fakecuda.h"
 #include <pthread.h>
 #include <stdbool.h>
+#include <sys/types.h>
 
 #define EXPORT __attribute__((visibility("default")))
 #define PROTOTYPE(member, symbol, params) EXPORT CUresult symbol params;
@@ -35,6 +36,8 @@ INF_DRIVER_IPC_CALLS(PROTOTYPE)
 #undef PROTOTYPE
 
 /* Of cuda.h, beyond those that abi.h needs. */
+#define CU_STREAM_LEGACY	   ((CUstream)0x1)
+#define CU_STREAM_PER_THREAD	   ((CUstream)0x2)
 #define ERROR_ALREADY_MAPPED	   ((CUresult)208)
 #define ERROR_CAPTURE_MERGE	   ((CUresult)902)
 #define ERROR_CAPTURE_UNMATCHED	   ((CUresult)903)
@@ -342,6 +345,7 @@ struct stream {
 	uint64_t n_queued, n_done;
 	bool is_ending, is_default;
 	int priority;
+	pid_t thread; /* whose default stream it is; 0 = everybody's */
 	unsigned int entity;
 	struct clock clock; /* after what ran last */
 	struct clock known; /* after what was queued last, where that is known: */

@@ -12,7 +12,7 @@
  *	FAKECUDA_POSIX_FD=0		no export as file descriptors
  *	FAKECUDA_IPC=0			no memory of cuMemAlloc in other processes
  *	FAKECUDA_READ_ONLY=0		no read-only registration of host memory
- *	FAKECUDA_DEFAULT_STREAM=1	the default stream (NULL) is one like others
+ *	FAKECUDA_DEFAULT_STREAM=1	the default stream (NULL, 1) is one like others, and so are those of threads (2)
  *
  *	FAKECUDA_COPY_NS_PER_BYTE=X	what a copy in or out takes (0: as long as it takes), or one of
  *	FAKECUDA_COPY_BYTES_PER_S=N, FAKECUDA_COPY_MBPS=N (bytes per microsecond)

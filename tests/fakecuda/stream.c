@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <unistd.h>
 
 const char *const op_names[] = { "copy in", "copy out", "copy", "fill", "kernel", "record", "wait", "wait for another process", "call", "write of a value",
 				 "wait for a value", "graph" };
@@ -267,24 +268,27 @@ static CUresult stream_new(struct context *context, struct stream **ret)
 	return CUDA_SUCCESS;
 }
 
-/* Where it is allowed: an ordinary one, which nothing waits for of itself. */
-static struct stream *default_stream(struct context *context)
+/* Where they are allowed: ordinary ones, which nothing waits for of itself. One is each thread's own, one (thread 0) everybody's. */
+static struct stream *default_stream(struct context *context, pid_t thread)
 {
 	struct stream *stream;
 
 	for (stream = streams; stream; stream = stream->next)
-		if (stream->is_default && !stream->is_ending && stream->object.context == context)
+		if (stream->is_default && !stream->is_ending && stream->object.context == context && stream->thread == thread)
 			return stream;
 	if (stream_new(context, &stream))
 		return NULL;
 	stream->is_default = true;
+	stream->thread = thread;
 	return stream;
 }
 
 static struct stream *stream_find(CUstream handle, struct context *context, const char *what)
 {
-	if (!handle && settings.has_default_stream)
-		return default_stream(context);
+	if ((!handle || handle == CU_STREAM_LEGACY) && settings.has_default_stream)
+		return default_stream(context, 0);
+	if (handle == CU_STREAM_PER_THREAD && settings.has_default_stream)
+		return default_stream(context, gettid());
 	return object_get(KIND_STREAM, (uintptr_t)handle, what);
 }
 
