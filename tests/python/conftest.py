@@ -10,7 +10,9 @@ from __future__ import annotations
 import gc
 import os
 import pathlib
+import re
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -30,16 +32,18 @@ import infclient  # noqa: E402
 class Broker:
     """infbroker with its builtin models on a private socket."""
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, *options: str, ledger: bool = False) -> None:
         self.folder = tempfile.TemporaryDirectory(prefix="inf-py.")
         self.socket = self.folder.name + "/socket"
         self.options = options
+        # What the software driver of the executor, which is the last to come by, says of itself.
+        self.environment = {"FAKECUDA_LEDGER_LIVE": self.folder.name + "/ledger"} if ledger else {}
         self.process: subprocess.Popen[bytes] | None = None
         self.log = open(self.folder.name + "/log", "ab")
 
     def start(self) -> Broker:
         # The sanitizer that is preloaded for Python is not the broker's matter.
-        environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+        environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"} | self.environment
         self.process = subprocess.Popen(
             [BUILD / "infbroker", "--builtin", "--socket", self.socket, *self.options], stderr=self.log, env=environment
         )
@@ -63,6 +67,13 @@ class Broker:
         assert self.process
         children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return int(children.read_text().split()[0])
+
+    def ledger(self) -> dict[str, int]:
+        """struct fakecuda_ledger of its executor."""
+        text = (ROOT / "tests/fakecuda/fakecuda.h").read_text()
+        names = re.findall(r"^\s*X\((\w+)\)", text, re.MULTILINE)
+        data = pathlib.Path(self.environment["FAKECUDA_LEDGER_LIVE"]).read_bytes()
+        return dict(zip(names, struct.unpack(f"{len(names)}Q", data[: 8 * len(names)])))
 
     def close(self) -> None:
         if self.process and self.process.poll() is None:

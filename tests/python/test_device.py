@@ -4,97 +4,17 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import gc
-import os
-import weakref
-from typing import Any, Iterator
 
 import numpy as np
 import pytest
-from conftest import BUILD, Broker
+from conftest import Broker
+from on_device import HELD, CudaTensor, cuda, needs_driver, random_rows
 
 import infclient
 
-LIBRARY = BUILD / "tests" / "libfakecuda.so"
-pytestmark = pytest.mark.skipif(not LIBRARY.exists(), reason="the software driver is not built")
-
-
-class DLTensor(ctypes.Structure):
-    _fields_ = [
-        ("data", ctypes.c_void_p), ("device_type", ctypes.c_int32), ("device_id", ctypes.c_int32), ("ndim", ctypes.c_int32),
-        ("code", ctypes.c_uint8), ("bits", ctypes.c_uint8), ("lanes", ctypes.c_uint16),
-        ("shape", ctypes.POINTER(ctypes.c_int64)), ("strides", ctypes.POINTER(ctypes.c_int64)), ("byte_offset", ctypes.c_uint64),
-        ("context", ctypes.c_void_p), ("deleter", ctypes.c_void_p),
-    ]
-
-
-HELD: dict[int, list[Any]] = {}  # what capsules keep, by their own address
-
-
-@ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-def capsule_ends(capsule: int) -> None:
-    HELD.pop(capsule)
-
-
-class CudaTensor:
-    """What torch.Tensor.cuda() would be: memory of this process on the device, handed on as DLPack."""
-
-    driver: Any = None
-
-    def __init__(self, array: np.ndarray, strides: tuple[int, ...] | None = None, kind: int = 2) -> None:
-        cls = type(self)
-        if cls.driver is None:
-            cls.driver = ctypes.CDLL(str(LIBRARY))
-            context = ctypes.c_void_p()
-            assert not cls.driver.cuInit(0)
-            assert not cls.driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0)
-            cls.context = context
-        assert not cls.driver.cuCtxSetCurrent(cls.context)
-        self.address = ctypes.c_uint64()
-        self.array = np.ascontiguousarray(array)
-        assert not cls.driver.cuMemAlloc_v2(ctypes.byref(self.address), ctypes.c_size_t(max(self.array.nbytes, 1)))
-        if self.array.nbytes:
-            assert not cls.driver.cuMemcpyHtoDAsync_v2(
-                self.address, ctypes.c_void_p(self.array.ctypes.data), ctypes.c_size_t(self.array.nbytes), None
-            )
-            assert not cls.driver.cuStreamSynchronize(None)
-        code = {"f": 2, "i": 0, "u": 1}[self.array.dtype.kind]
-        rank = self.array.ndim
-        self.shape = (ctypes.c_int64 * max(rank, 1))(*self.array.shape)
-        self.strides = (ctypes.c_int64 * rank)(*strides) if strides else None
-        self.dl = DLTensor(self.address.value, kind, 0, rank, code, 8 * self.array.itemsize, 1, self.shape, self.strides, 0)
-        self.kind = kind
-        self.streams: list[Any] = []
-        weakref.finalize(self, cls.driver.cuMemFree_v2, ctypes.c_uint64(self.address.value))
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return self.kind, 0
-
-    def __dlpack__(self, stream: Any = None) -> Any:
-        self.streams.append(stream)
-        new = ctypes.pythonapi.PyCapsule_New
-        new.restype = ctypes.py_object
-        new.argtypes = [ctypes.c_void_p, ctypes.c_char_p, type(capsule_ends)]
-        capsule = new(ctypes.addressof(self.dl), b"dltensor", capsule_ends)
-        HELD[id(capsule)] = [self]
-        return capsule
-
-
-@pytest.fixture(scope="module")
-def cuda() -> Iterator[Broker]:
-    names = {"INF_CUDA_LIBRARY": str(LIBRARY), "FAKECUDA_DEFAULT_STREAM": "1"}
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(names)
-    one = Broker("--device", "cuda").start()
-    yield one
-    one.close()
-    for name, value in before.items():
-        os.environ.pop(name) if value is None else os.environ.update({name: value})
-
-
-def random_rows(n: int) -> tuple[np.ndarray, np.ndarray]:
-    return np.random.default_rng(n).random((2, n, 16), dtype=np.float32)
+__all__ = ["cuda"]
+pytestmark = needs_driver
 
 
 def test_device_and_host_inputs_mix(cuda: Broker) -> None:
@@ -167,7 +87,7 @@ def test_what_cannot_be_read_says_so(cuda: Broker) -> None:
         with pytest.raises(infclient.BadDtype):
             model(CudaTensor(a.astype(np.float64)), b)
         lie = CudaTensor(a)
-        lie.dl.data = b.ctypes.data  # host memory
+        lie.dl.tensor.data = b.ctypes.data  # host memory
         with pytest.raises(BufferError, match="cannot be read on its device"):
             model(lie, b)
         assert np.array_equal(model(a, b)[0], a + b)

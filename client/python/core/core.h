@@ -34,7 +34,8 @@
 /* Guessed; everything else is the library's or the broker's. */
 #define SLICE_NS     100000000ull /* the main thread looks for signals this often while it waits */
 #define RETRY_NS     500000ull	  /* between tries, where no event tells of room */
-#define PATIENCE_NS  30000000000ull /* for batches in which something was cancelled */
+#define PATIENCE_NS  30000000000ull /* for batches in which something was cancelled, and for streams when all is let go */
+#define UNSEEN_NS    1000000000ull /* for whoever an answer on the device was for to look at it */
 #define COLLECT_MAX  256u	  /* completions per turn of an event loop, so that others get theirs */
 
 #define OBJECT(p) ((PyObject *)(p))
@@ -45,11 +46,13 @@ struct watch;
 struct request;
 struct source;
 
-/* What could not be given back when it was let go: its batch has not ended. */
+/* What could not be given back when it was let go: its batch has not ended, or streams still read its results. */
 struct zombie {
 	struct zombie *next;
 	struct inf_request *req;
 	uint32_t rows;
+	bool is_used;	/* maybe, by streams: nothing tells when they have passed */
+	PyObject *held; /* as a request's, or NULL */
 };
 
 /* One connection. */
@@ -66,6 +69,8 @@ struct session {
 	uint64_t n_ended[INF_STATUS_N];
 	Py_ssize_t n_views; /* alive, of inputs and outputs */
 	Py_ssize_t n_alive; /* Request objects that hold memory */
+	bool has_device; /* inf_device_open() has been called: its end waits for the device */
+	int32_t device; /* its ordinal */
 };
 
 /* A thread's share of a session. Counted: one by the thread's dictionary, one by each request. */
@@ -78,6 +83,8 @@ struct lane {
 	uint32_t n_queued;
 	uint32_t n_waited; /* FLIGHT or QUEUED requests with callbacks */
 	int fd;		   /* inf_fd(), -1 = none yet */
+	uint64_t epoch;	   /* of its session */
+	bool is_closing;   /* inf_close() is at work: who has the lane must not end meanwhile */
 	bool is_armed;
 	bool is_flushing, must_flush; /* lane_flush() is at work; was called meanwhile */
 	struct watch *watches; /* the last one that ran first */
@@ -118,7 +125,10 @@ struct handle {
 	uint32_t n_queued;
 	bool is_stale; /* an answer was NO_MODEL */
 	struct zombie *zombies;
-	uint64_t buried_ns; /* the last of them */
+	uint32_t n_used; /* of them that streams may use */
+	uint32_t rows_unseen; /* of answers on the device that nobody has looked at yet */
+	uint64_t moved_ns; /* when a request ended or was given back */
+	uint64_t buried_ns; /* the last of them that was cancelled */
 	struct request *flights; /* FLIGHT */
 	struct request *ended; /* answers in shared memory that can be copied out to make room */
 	struct plan inputs[INF_INPUTS_MAX], outputs[INF_OUTPUTS_MAX];
@@ -136,10 +146,14 @@ struct request {
 	enum request_state state;
 	uint32_t rows;
 	uint32_t rows_beside; /* rows_busy of others when it was submitted */
+	uint64_t queued_ns; /* when it was queued */
 	uint64_t not_before_ns; /* after QUOTA: when to try again */
 	bool is_explicit; /* from request(): the caller fills and reuses it */
 	bool is_single;	  /* its row came without the batch dimension, and so go its outputs */
 	bool is_closed;	  /* give its memory back with its last view */
+	bool is_on_device; /* its results stay there */
+	bool is_unseen;	   /* an answer on the device, in rows_unseen */
+	bool is_read;	   /* a stream was told to wait for them: not cancelled with its last reference */
 	bool is_charged;  /* in rows_busy */
 	bool is_blocking; /* _asyncio_future_blocking */
 	bool was_awaited; /* some loop waits or waited: cancelling means asyncio.CancelledError */
@@ -161,14 +175,17 @@ struct request {
 	PyObject *timer;     /* asyncio handle that ends it at its deadline */
 };
 
-/* A view of one tensor: exports the buffer protocol and DLPack. */
+/* A view of one tensor: exports DLPack, and the buffer protocol where it is on the host. */
 struct tensor {
 	PyObject_HEAD
 	struct request *request;
 	Py_buffer copy; /* of an answer that was copied out; obj NULL = in shared memory */
-	void *data;
+	void *data; /* on the device: an address there */
 	Py_ssize_t bytes;
 	bool is_output;
+	bool is_on_device;
+	bool is_export; /* what a consumer's DLPack holds: `stream` reads it */
+	void *stream;
 	uint8_t dtype; /* enum inf_dtype */
 	int rank;
 	Py_ssize_t shape[INF_RANK_MAX], strides[INF_RANK_MAX];
@@ -183,7 +200,7 @@ extern PyObject *core_ndarray; /* numpy.ndarray */
 extern PyObject *core_get_loop; /* asyncio.get_running_loop */
 extern PyObject *core_copy_context; /* contextvars.copy_context */
 extern unsigned long core_main_thread;
-extern PyTypeObject *session_type, *handle_type, *request_type, *waiter_type, *tensor_type, *model_type;
+extern PyTypeObject *session_type, *handle_type, *request_type, *waiter_type, *tensor_type, *device_tensor_type, *model_type;
 
 uint64_t core_now_ns(void);
 
@@ -196,6 +213,16 @@ static inline void core_set(PyObject **at, PyObject *value)
 	Py_XDECREF(old);
 }
 
+/* Lets go of what may run Python, which has no part in the error that is set now. NULL is allowed. */
+static inline void core_drop(PyObject *object)
+{
+	PyObject *type, *error, *trace;
+
+	PyErr_Fetch(&type, &error, &trace);
+	Py_XDECREF(object);
+	PyErr_Restore(type, error, trace);
+}
+
 /* Calls infclient._errors.NAME(args...) and raises what it returns. Returns -1. Steals nothing. */
 int core_raise(const char *name, const char *format, ...);
 /* "monotonic seconds" -> ns; None -> INF_FOREVER; false with an error set. */
@@ -203,6 +230,8 @@ bool core_deadline(PyObject *timeout, PyObject *deadline, uint64_t *ret_ns);
 
 /* An int or None (the default) -> priority; false with an error set. */
 bool core_priority(PyObject *priority, uint32_t *ret_priority);
+/* A bool or None (false); false with an error set. */
+bool core_device(PyObject *device, bool *ret_is_on_device);
 
 /* --- session.c --- */
 
@@ -241,8 +270,13 @@ void lane_call_soon(struct request *request, PyObject *callback, PyObject *conte
 PyTypeObject *handle_init(void);
 struct handle *handle_open(struct session *session, const char *name, uint32_t depth);
 bool handle_has_room(struct handle *handle, uint32_t rows);
-/* `req` is in flight and nobody's any more. */
-void handle_bury(struct handle *handle, struct inf_request *req, uint32_t rows);
+/* Gives back what can be by now. Runs Python where inputs on a device were held. */
+void handle_sweep(struct handle *handle);
+/*
+ * `req` is nobody's any more, but in flight, or used by streams. `is_read`: it goes on for those, else it is cancelled. Steals
+ * `held`, which may be NULL.
+ */
+void handle_bury(struct handle *handle, struct inf_request *req, uint32_t rows, bool is_read, PyObject *held);
 
 /* --- tensor.c --- */
 
@@ -252,9 +286,28 @@ PyObject *tensor_input(struct request *request, uint32_t idx, const int64_t *dim
 PyObject *tensor_output(struct request *request, uint32_t idx, bool drop_batch);
 /* Of the copy of that output which the request keeps. */
 PyObject *tensor_copy(struct request *request, uint32_t idx);
+/* Of a result on the device, at `address`. */
+PyObject *tensor_on_device(struct request *request, uint8_t dtype, uint64_t address, uint32_t rank, const int64_t *dims);
+/* Its DLPack capsule, versioned from major version 1 on. */
+PyObject *tensor_export(struct tensor *tensor, int major);
+/* Another one of the same result on the device. NULL with an error set. */
+struct tensor *tensor_again(const struct tensor *tensor);
+void tensor_dealloc(struct tensor *tensor);
+PyObject *tensor_shape(struct tensor *tensor, void *closure);
+PyObject *tensor_dtype(struct tensor *tensor, void *closure);
+/* The arguments of __dlpack__(): *ret_major, *ret_stream (borrowed). False with an error set. */
+bool tensor_dlpack_arguments(struct tensor *tensor, PyObject *args, PyObject *keywords, int *ret_major, PyObject **ret_stream);
 /* A numpy array over it; steals `tensor`. */
 PyObject *tensor_as_array(PyObject *tensor, struct plan *plan);
 const char *tensor_format(uint8_t dtype);
+
+/* --- device.c --- */
+
+PyTypeObject *device_tensor_init(void);
+/* Opens the device, without the GIL. 0, or -1 with an error set. */
+int device_open(struct session *session);
+/* Output `idx` of a request that is in flight or has ended well. NULL with an error set. */
+PyObject *device_output(struct request *request, uint32_t idx);
 
 /* --- convert.c --- */
 
@@ -318,6 +371,8 @@ int request_raise(struct request *request);
 int request_wait(struct request *request, uint64_t until_ns);
 /* New reference: the answer, or NULL with the request's exception set. */
 PyObject *request_answer(struct request *request);
+/* Somebody looks at its answer. */
+void request_see(struct request *request);
 /* Its memory; later, where a thread sleeps on it. */
 void request_give(struct request *request);
 /* The same with the last view, or now; cancels it where it is in flight. */

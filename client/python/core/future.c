@@ -344,43 +344,61 @@ static PyObject *future_input(struct request *request, PyObject *args)
 	return tensor_as_array(tensor_input(request, idx, dims, spec->rank), &request->handle->inputs[idx]);
 }
 
-/* tensor(output) -> Tensor, for DLPack consumers and types that numpy lacks. */
-static PyObject *future_tensor(struct request *request, PyObject *which)
+/* By name or position. False with an error set. */
+static bool find_output(const struct handle *handle, PyObject *which, uint32_t *ret_idx)
 {
-	struct handle *handle = request->handle;
 	uint32_t n = handle->signature->n_outputs, idx;
 
-	if (request->state != REQUEST_ENDED || request->error || request->status != INF_OK) {
-		if (!request_is_over(request))
-			core_raise("in_flight", "()");
-		else
-			request_raise(request);
-		return NULL;
-	}
-	if (!request->req && !request->answer) {
-		core_raise("given_back", "()");
-		return NULL;
-	}
 	if (PyLong_Check(which)) {
 		unsigned long at = PyLong_AsUnsignedLong(which);
 
 		if (PyErr_Occurred())
-			return NULL;
+			return false;
 		idx = at < n ? (uint32_t)at : n;
 	} else {
 		for (idx = 0; idx < n; idx++) {
 			int same = PyObject_RichCompareBool(handle->outputs[idx].name, which, Py_EQ);
 
 			if (same < 0)
-				return NULL;
+				return false;
 			if (same)
 				break;
 		}
 	}
-	if (idx >= n) {
+	*ret_idx = idx;
+	if (idx >= n)
 		PyErr_SetObject(PyExc_KeyError, which);
-		return NULL;
+	return idx < n;
+}
+
+/* It has ended well, or is in flight and its results stay on the device. False with an error set. */
+static bool has_tensors(struct request *request)
+{
+	if (!request_is_over(request)) {
+		if (request->is_on_device && request->state == REQUEST_FLIGHT)
+			return true;
+		core_raise(request->state == REQUEST_NEW ? "not_submitted" :
+			   request->state == REQUEST_FLIGHT ? "in_flight" : "in_queue", "()");
+		return false;
 	}
+	if (request->state != REQUEST_ENDED || request->error || request->status != INF_OK) {
+		request_raise(request);
+		return false;
+	}
+	if (!request->req && !request->answer)
+		core_raise("given_back", "()");
+	return request->req || request->answer;
+}
+
+/* tensor(output) -> Tensor, for DLPack consumers and types that numpy lacks; on the device also before the answer. */
+static PyObject *future_tensor(struct request *request, PyObject *which)
+{
+	uint32_t idx;
+
+	if (!find_output(request->handle, which, &idx) || !has_tensors(request))
+		return NULL;
+	if (request->is_on_device)
+		return device_output(request, idx);
 	return request->req ? tensor_output(request, idx, request->is_single) : tensor_copy(request, idx);
 }
 
@@ -561,13 +579,18 @@ static int future_traverse(struct request *request, visitproc visit, void *arg)
 	return 0;
 }
 
-static int future_clear(struct request *request)
+static void clear_python(struct request *request)
 {
 	Py_CLEAR(request->callbacks);
 	Py_CLEAR(request->answer);
 	Py_CLEAR(request->error);
 	Py_CLEAR(request->loop);
 	Py_CLEAR(request->timer);
+}
+
+static int future_clear(struct request *request)
+{
+	clear_python(request);
 	Py_CLEAR(request->held);
 	return 0;
 }
@@ -580,11 +603,12 @@ static void future_dealloc(struct request *request)
 	PyObject_GC_UnTrack(request);
 	/* Somebody else's tensors go, which may run Python: the error that is set now stays. */
 	PyErr_Fetch(&kind, &error, &trace);
-	future_clear(request);
+	clear_python(request);
 	PyErr_Restore(kind, error, trace);
 	if (request->state == REQUEST_QUEUED)
 		lane_unqueue(request);
 	request_give(request);
+	core_drop(request->held);
 	sources_drop(request->stash, request->handle->signature->n_inputs);
 	lane_unref(request->lane);
 	Py_DECREF(OBJECT(request->handle));

@@ -8,6 +8,7 @@
  */
 #include "client/python/core/core.h"
 #include <errno.h>
+#include <time.h>
 
 static PyObject *dtype_of(uint8_t dtype)
 {
@@ -61,20 +62,31 @@ struct handle *handle_open(struct session *session, const char *name, uint32_t d
 	return NULL;
 }
 
-static void sweep(struct handle *handle)
+/* Unlinks the first that has ended and is read no more. NULL where there is none. */
+static struct zombie *exhume(struct handle *handle)
 {
-	struct zombie **at = &handle->zombies;
-
-	while (*at) {
+	for (struct zombie **at = &handle->zombies; *at; at = &(*at)->next) {
 		struct zombie *zombie = *at;
 
-		if (!inf_poll(zombie->req)) {
-			at = &zombie->next;
+		/* Without device memory there is an error instead of marks. */
+		if (!inf_poll(zombie->req) || !inf_poll_marks(zombie->req))
 			continue;
-		}
+		*at = zombie->next;
+		return zombie;
+	}
+	return NULL;
+}
+
+void handle_sweep(struct handle *handle)
+{
+	struct zombie *zombie;
+
+	while ((zombie = exhume(handle))) {
 		inf_request_give(zombie->req);
 		handle->rows_busy -= zombie->rows;
-		*at = zombie->next;
+		handle->n_used -= zombie->is_used;
+		/* Runs Python, so the list is looked at anew. */
+		core_drop(zombie->held);
 		PyMem_Free(zombie);
 	}
 }
@@ -82,43 +94,71 @@ static void sweep(struct handle *handle)
 bool handle_has_room(struct handle *handle, uint32_t rows)
 {
 	if (handle->rows_busy + rows > handle->depth && handle->zombies)
-		sweep(handle);
+		handle_sweep(handle);
 	return handle->rows_busy + rows <= handle->depth;
 }
 
-void handle_bury(struct handle *handle, struct inf_request *req, uint32_t rows)
+void handle_bury(struct handle *handle, struct inf_request *req, uint32_t rows, bool is_read, PyObject *held)
 {
 	struct zombie *zombie = PyMem_Malloc(sizeof(*zombie));
+	bool is_used = inf_poll_marks(req) != -EINVAL; /* which says that it has no device memory */
 
-	handle->buried_ns = core_now_ns();
-	inf_cancel(req);
+	if (!is_read) {
+		handle->buried_ns = core_now_ns();
+		inf_cancel(req);
+	}
 	inf_request_set_data(req, NULL);
-	if (!zombie) {
-		inf_request_give(req);
-		handle->rows_busy -= rows;
+	if (zombie) {
+		*zombie = (struct zombie){ handle->zombies, req, rows, is_used, held };
+		handle->zombies = zombie;
+		handle->n_used += is_used;
 		return;
 	}
-	*zombie = (struct zombie){ .next = handle->zombies, .req = req, .rows = rows };
-	handle->zombies = zombie;
+	/* What is used cannot go: it stays until the session ends, and so do its inputs. */
+	if (is_used)
+		return;
+	inf_request_give(req);
+	handle->rows_busy -= rows;
+	core_drop(held);
+}
+
+/* Who was promised results gets them. Without the GIL, which what the streams run may want. */
+static void wait_for_readers(struct handle *handle)
+{
+	uint64_t until_ns = core_now_ns() + PATIENCE_NS;
+
+	for (handle_sweep(handle); handle->n_used && core_now_ns() < until_ns; handle_sweep(handle)) {
+		struct timespec pause = { .tv_nsec = RETRY_NS };
+
+		Py_BEGIN_ALLOW_THREADS
+		nanosleep(&pause, NULL);
+		Py_END_ALLOW_THREADS
+	}
 }
 
 static void handle_dealloc(struct handle *handle)
 {
 	PyTypeObject *type = Py_TYPE(OBJECT(handle));
+	struct zombie *zombies;
 
-	while (handle->zombies) {
-		struct zombie *next = handle->zombies->next;
-
-		inf_request_give(handle->zombies->req);
-		PyMem_Free(handle->zombies);
-		handle->zombies = next;
-	}
+	wait_for_readers(handle);
+	for (struct zombie *zombie = zombies = handle->zombies; zombie; zombie = zombie->next)
+		/* What is still used goes with the session. */
+		if (!zombie->is_used)
+			inf_request_give(zombie->req);
 	for (uint32_t i = 0; i < INF_INPUTS_MAX; i++)
 		plan_deinit(&handle->inputs[i]);
 	for (uint32_t i = 0; i < INF_OUTPUTS_MAX; i++)
 		plan_deinit(&handle->outputs[i]);
 	Py_XDECREF(handle->model_name);
 	Py_XDECREF(OBJECT(handle->session));
+	while (zombies) {
+		struct zombie *zombie = zombies;
+
+		zombies = zombie->next;
+		core_drop(zombie->held);
+		PyMem_Free(zombie);
+	}
 	PyObject_Free(handle);
 	Py_DECREF(type);
 }
@@ -202,7 +242,7 @@ static PyObject *handle_depth(struct handle *handle, void *closure)
 static PyObject *handle_busy(struct handle *handle, void *closure)
 {
 	(void)closure;
-	sweep(handle);
+	handle_sweep(handle);
 	return PyLong_FromUnsignedLong(handle->rows_busy);
 }
 

@@ -51,7 +51,7 @@ static struct handle *usable_handle(struct model *model)
 struct arguments {
 	PyObject *inputs[INF_INPUTS_MAX]; /* borrowed from the call, or from `held` */
 	PyObject *held; /* a copy of the dictionary of inputs: reading one of them may run Python, which may change it */
-	PyObject *timeout, *deadline, *priority; /* borrowed, or NULL */
+	PyObject *timeout, *deadline, *priority, *device; /* borrowed, or NULL */
 	uint32_t n;
 };
 
@@ -116,6 +116,10 @@ static int take_keyword(struct arguments *arguments, const struct handle *handle
 			arguments->priority = value;
 			return 0;
 		}
+		if (!PyUnicode_CompareWithASCIIString(name, "device")) {
+			arguments->device = value;
+			return 0;
+		}
 	}
 	return take_named(arguments, handle, name, value);
 }
@@ -167,6 +171,8 @@ static int load(struct request *request, const struct source *sources)
 {
 	struct handle *handle = request->handle;
 
+	if (handle->n_used)
+		handle_sweep(handle);
 	if (!handle->n_queued && handle_has_room(handle, request->rows)) {
 		int r = request_take(request, sources);
 
@@ -177,8 +183,29 @@ static int load(struct request *request, const struct source *sources)
 	return request->stash ? 0 : -1;
 }
 
-static struct request *make(struct handle *handle, const struct arguments *arguments, uint64_t deadline_ns,
-			    uint32_t priority)
+/* What is asked for besides the inputs. */
+struct wishes {
+	uint64_t deadline_ns; /* INF_FOREVER = none */
+	uint32_t priority;
+	bool is_on_device;
+};
+
+/* False with an error set. The device is looked for before anything is sent. */
+static bool read_wishes(struct model *model, const struct handle *handle, const struct arguments *arguments, struct wishes *ret)
+{
+	PyObject *opened;
+
+	if (!core_deadline(arguments->timeout, arguments->deadline, &ret->deadline_ns) ||
+	    !core_priority(arguments->priority, &ret->priority) || !core_device(arguments->device, &ret->is_on_device))
+		return false;
+	if (!ret->is_on_device || handle->session->has_device)
+		return true;
+	opened = PyObject_CallMethod(OBJECT(model), "_open_device", "O", OBJECT(handle->session));
+	Py_XDECREF(opened);
+	return opened;
+}
+
+static struct request *make(struct handle *handle, const struct arguments *arguments, const struct wishes *wishes)
 {
 	struct source sources[INF_INPUTS_MAX];
 	struct request *request = NULL;
@@ -197,8 +224,9 @@ static struct request *make(struct handle *handle, const struct arguments *argum
 		request = request_new(handle, rows);
 	if (request) {
 		request->is_single = is_single;
-		request->priority = priority;
-		request->deadline_ns = deadline_ns == INF_FOREVER ? 0 : deadline_ns;
+		request->is_on_device = wishes->is_on_device;
+		request->priority = wishes->priority;
+		request->deadline_ns = wishes->deadline_ns == INF_FOREVER ? 0 : wishes->deadline_ns;
 		if (load(request, sources))
 			Py_CLEAR(request);
 	}
@@ -212,8 +240,7 @@ static struct request *start(struct model *model, PyObject *args, PyObject *keyw
 {
 	struct arguments arguments;
 	struct request *request;
-	uint64_t deadline_ns;
-	uint32_t priority;
+	struct wishes wishes;
 
 	for (int attempt = 0;; attempt++) {
 		struct handle *handle = usable_handle(model);
@@ -225,9 +252,8 @@ static struct request *start(struct model *model, PyObject *args, PyObject *keyw
 		Py_INCREF(OBJECT(handle));
 		request = NULL;
 		if (!take_arguments(&arguments, handle, args, keywords) &&
-		    core_deadline(arguments.timeout, arguments.deadline, &deadline_ns) &&
-		    core_priority(arguments.priority, &priority))
-			request = make(handle, &arguments, deadline_ns, priority);
+		    read_wishes(model, handle, &arguments, &wishes))
+			request = make(handle, &arguments, &wishes);
 		Py_XDECREF(arguments.held);
 		if (request && request_submit(request))
 			Py_CLEAR(request);
@@ -342,7 +368,7 @@ static void model_dealloc(struct model *model)
 
 static PyMethodDef methods[] = {
 	{ "submit", (PyCFunction)(void (*)(void))model_submit, METH_VARARGS | METH_KEYWORDS,
-	  "submit(*inputs, timeout=None, deadline=None, priority=None, **named_inputs)\n--\n\n"
+	  "submit(*inputs, timeout=None, deadline=None, priority=None, device=False, **named_inputs)\n--\n\n"
 	  "Hands one request to the broker and returns it at once: await it, or call result()." },
 	{ "_request", (PyCFunction)model_request, METH_VARARGS, NULL },
 	{ "_usable", (PyCFunction)model_usable, METH_NOARGS, NULL },

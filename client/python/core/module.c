@@ -8,7 +8,7 @@
 uint64_t core_epoch;
 PyObject *core_errors, *core_convert, *core_ndarray, *core_get_loop, *core_copy_context, *core_too_many_rows, *core_no_room;
 unsigned long core_main_thread;
-PyTypeObject *session_type, *handle_type, *request_type, *waiter_type, *tensor_type, *model_type;
+PyTypeObject *session_type, *handle_type, *request_type, *waiter_type, *tensor_type, *device_tensor_type, *model_type;
 
 uint64_t core_now_ns(void)
 {
@@ -84,6 +84,17 @@ bool core_priority(PyObject *priority, uint32_t *ret_priority)
 		return false;
 	}
 	*ret_priority = (uint32_t)value;
+	return true;
+}
+
+bool core_device(PyObject *device, bool *ret_is_on_device)
+{
+	/* "cpu" would be true. */
+	if (device && device != Py_None && !PyBool_Check(device)) {
+		PyErr_Format(PyExc_TypeError, "device must be True (results stay on the broker's CUDA device) or False, got %R", device);
+		return false;
+	}
+	*ret_is_on_device = device == Py_True;
 	return true;
 }
 
@@ -191,7 +202,8 @@ PyMODINIT_FUNC PyInit__core(void)
 	    import(&core_copy_context, "contextvars", "copy_context") &&
 	    add(module, "Session", &session_type, session_init()) && add(module, "Handle", &handle_type, handle_init()) &&
 	    add(module, "Request", &request_type, request_init()) && add(module, "Waiter", &waiter_type, waiter_init()) &&
-	    add(module, "Tensor", &tensor_type, tensor_init()) && add(module, "Model", &model_type, model_init()) &&
+	    add(module, "Tensor", &tensor_type, tensor_init()) &&
+	    add(module, "DeviceTensor", &device_tensor_type, device_tensor_init()) && add(module, "Model", &model_type, model_init()) &&
 	    PyModule_AddStringConstant(module, "version", inf_version()) == 0)
 		return module;
 	Py_DECREF(module);

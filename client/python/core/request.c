@@ -26,14 +26,30 @@ struct request *request_new(struct handle *handle, uint32_t rows)
 	return request;
 }
 
+/* Its results shall stay on the device. As fill_on_device(). */
+static int keep_on_device(struct request *request)
+{
+	int r = inf_output_to_device(request->req);
+
+	if (!r || r == -ENOBUFS)
+		return r;
+	core_raise("no_device", "(is)", -r, inf_error(request->handle->session->client));
+	return -EIO;
+}
+
 /* A copy from device to device; the tensor is kept until the request goes. 0, -errno, or -EIO with an error set. */
 static int fill_on_device(struct request *request, const struct source *source, uint32_t idx)
 {
-	struct inf_client *client = request->handle->session->client;
-	int r = inf_device_open(client, NULL);
+	struct inf_device_info info = { .size = sizeof(info) };
+	struct session *session = request->handle->session;
+	struct inf_client *client = session->client;
+	int r = inf_device_open(client, &info);
 
-	if (!r)
+	if (!r) {
+		session->device = info.ordinal;
+		session->has_device = true;
 		r = inf_input_copy(request->req, idx, (uint64_t)(uintptr_t)source->data, source->bytes, NULL);
+	}
 	if (r == -ENOBUFS) /* it waits until others have ended */
 		return r;
 	if (r) {
@@ -69,7 +85,11 @@ static int fill(struct request *request, const struct source *sources)
 			source_copy(&sources[i], inf_input(request->req, i));
 		is_on_device |= sources[i].is_on_device;
 	}
-	return r || !is_on_device ? r : inf_request_commit(request->req, NULL);
+	if (r || !is_on_device)
+		return r;
+	/* Where it is cancelled before, the copies still come: its memory, and what they read, must be there then. */
+	r = inf_mark_stream(request->req, NULL);
+	return r ? r : inf_request_commit(request->req, NULL);
 }
 
 int request_take(struct request *request, const struct source *sources)
@@ -78,10 +98,16 @@ int request_take(struct request *request, const struct source *sources)
 	int r;
 
 	r = inf_request_take(handle->model, request->rows, &request->req);
+	if (r == -ENOBUFS && handle->zombies) {
+		handle_sweep(handle);
+		r = inf_request_take(handle->model, request->rows, &request->req);
+	}
 	if (!r) {
 		inf_request_set_data(request->req, request);
 		handle->session->n_alive++;
-		r = sources ? fill(request, sources) : 0;
+		r = request->is_on_device ? keep_on_device(request) : 0;
+		if (!r && sources)
+			r = fill(request, sources);
 		if (r)
 			request_give(request);
 	}
@@ -125,6 +151,21 @@ static void land(struct request *request, enum request_state state)
 	request->handle->rows_flight -= request->rows;
 }
 
+void request_see(struct request *request)
+{
+	if (request->is_unseen)
+		request->handle->rows_unseen -= request->rows;
+	request->is_unseen = false;
+}
+
+/* Its batch has not ended, or streams still write its inputs or read its results. */
+static bool must_stay(const struct request *request)
+{
+	if (request->is_charged && request->state == REQUEST_CANCELLED && !inf_poll(request->req))
+		return true;
+	return !inf_poll_marks(request->req);
+}
+
 /* After this it has no memory. */
 void request_give(struct request *request)
 {
@@ -140,17 +181,20 @@ void request_give(struct request *request)
 		return;
 	}
 	handle->session->n_alive--;
-	if (request->state == REQUEST_FLIGHT) {
+	handle->moved_ns = core_now_ns();
+	request_see(request);
+	if (request->state == REQUEST_FLIGHT)
 		land(request, REQUEST_CANCELLED);
-		handle_bury(handle, request->req, request->rows);
-	} else if (request->state == REQUEST_CANCELLED && request->is_charged && !inf_poll(request->req)) {
-		handle_bury(handle, request->req, request->rows);
+	unlist(request);
+	if (must_stay(request)) {
+		/* What is held may still be read on its way in. */
+		handle_bury(handle, request->req, request->rows, request->is_read, request->held);
+		request->held = NULL;
 	} else {
 		inf_request_give(request->req);
 		if (request->is_charged)
 			handle->rows_busy -= request->rows;
 	}
-	unlist(request);
 	request->is_charged = false;
 	request->req = NULL;
 	lane_room(handle);
@@ -177,6 +221,15 @@ void request_drop_view(struct request *request, bool is_output)
 static bool is_progress(const struct handle *handle)
 {
 	return handle->rows_flight || handle->rows_due || handle->zombies;
+}
+
+/* Answers on the device cannot be copied out of the way, but those that they are for may be about to look at them. */
+static bool is_hopeful(const struct request *request)
+{
+	const struct handle *handle = request->handle;
+	uint64_t since_ns = handle->moved_ns > request->queued_ns ? handle->moved_ns : request->queued_ns;
+
+	return handle->rows_unseen && (request->state == REQUEST_NEW || core_now_ns() - since_ns < UNSEEN_NS);
 }
 
 static void end_full(struct request *request)
@@ -277,10 +330,10 @@ int request_try(struct request *request)
 	if (r == 1)
 		return 1;
 	if (r == -ENOBUFS) {
-		/* No descriptor of ours tells of what other threads wait for. */
-		if (must_look)
+		/* No descriptor of ours tells of what other threads wait for, nor of what streams have done. */
+		if (must_look || handle->n_used || handle->rows_unseen)
 			lane_later(request->lane);
-		if (is_progress(handle))
+		if (is_progress(handle) || is_hopeful(request))
 			return 0;
 		leave_queue(request);
 		end_full(request);
@@ -407,11 +460,12 @@ static bool again(struct request *request)
 	struct handle *handle = request->handle;
 	uint64_t now_ns;
 
-	if (request->status != INF_QUOTA || !request->lane->session)
+	/* Streams that wait for it have been let go: they would not wait again. */
+	if (request->status != INF_QUOTA || !request->lane->session || request->is_read)
 		return false;
 	request_harvest(handle, handle->depth);
 	now_ns = core_now_ns();
-	if (!is_progress(handle) && handle->rows_busy - request->rows >= request->rows_beside &&
+	if (!is_progress(handle) && !is_hopeful(request) && handle->rows_busy - request->rows >= request->rows_beside &&
 	    (!handle->buried_ns || now_ns - handle->buried_ns > PATIENCE_NS))
 		return false;
 	handle->rows_busy -= request->rows;
@@ -436,14 +490,20 @@ void request_end(struct request *request)
 	request->queue_us = info.queue_us;
 	request->run_us = info.run_us;
 	if (request->status == INF_OK) {
-		if (!request->is_explicit)
+		if (request->is_on_device) {
+			request->is_unseen = true;
+			handle->rows_unseen += request->rows;
+			handle->moved_ns = core_now_ns();
+		} else if (!request->is_explicit) {
 			enlist(request, &handle->ended);
+		}
 	} else {
 		request->retry_after_us = info.retry_after_us;
 		request->maybe_executed = info.maybe_executed;
 		handle->is_stale |= request->status == INF_NO_MODEL;
 		handle->session->is_lost |= request->status == INF_BROKER_LOST;
-		if (!request->is_explicit)
+		/* There may be views of what was to be on the device. */
+		if (!request->is_explicit && !has_views(request))
 			request_give(request);
 	}
 	run_callbacks(request);
@@ -586,9 +646,11 @@ static PyObject *copy_of(PyObject *array)
 
 static PyObject *output_array(struct request *request, uint32_t idx, bool must_copy)
 {
-	PyObject *tensor = tensor_output(request, idx, request->is_single);
-	PyObject *array = tensor_as_array(tensor, &request->handle->outputs[idx]);
+	PyObject *array;
 
+	if (request->is_on_device)
+		return device_output(request, idx);
+	array = tensor_as_array(tensor_output(request, idx, request->is_single), &request->handle->outputs[idx]);
 	return must_copy ? copy_of(array) : array;
 }
 
@@ -695,6 +757,9 @@ PyObject *request_answer(struct request *request)
 		core_raise("given_back", "()");
 		return NULL;
 	}
+	/* Nobody has a copy of what is on the device. */
+	if (request->is_on_device)
+		return make_answer(request, false);
 	/* While another thread copies it out the views are those of that copy: they count for nothing. */
 	if (!request->n_copying && (request->n_views_out || may_view(request)))
 		return make_answer(request, false);

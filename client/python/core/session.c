@@ -11,6 +11,7 @@
  */
 #include "client/python/core/core.h"
 #include <errno.h>
+#include <time.h>
 
 #define LANE_CAPSULE  "infclient.lane"
 #define WATCH_CAPSULE "infclient.watch"
@@ -84,6 +85,13 @@ static void on_thread_end(PyObject *capsule)
 	/* Also where another thread empties our dictionary: in a forked child, at the interpreter's end. */
 	if (session)
 		forget(session, lane);
+	while (lane->is_closing && lane->epoch == core_epoch) {
+		struct timespec pause = { .tv_nsec = RETRY_NS };
+
+		Py_BEGIN_ALLOW_THREADS
+		nanosleep(&pause, NULL);
+		Py_END_ALLOW_THREADS
+	}
 	lane_unref(lane);
 }
 
@@ -102,6 +110,7 @@ static struct lane *lane_new(struct session *session, PyObject *threads, PyObjec
 		return NULL;
 	}
 	lane->session = session;
+	lane->epoch = session->epoch;
 	lane->thread = PyThread_get_thread_ident();
 	lane->next = session->lanes;
 	session->lanes = lane;
@@ -154,6 +163,7 @@ void lane_queue(struct lane *lane, struct request *request)
 		lane->queue_first = request;
 	lane->queue_last = request;
 	request->state = REQUEST_QUEUED;
+	request->queued_ns = core_now_ns();
 	request->handle->n_queued++;
 	lane->n_queued++;
 }
@@ -576,21 +586,39 @@ void lane_later(struct lane *lane)
 
 /* --- the object --- */
 
+/* Device work that has been queued is waited for, and it may want the GIL. */
+static void close_client(struct session *session)
+{
+	if (session->has_device) {
+		Py_BEGIN_ALLOW_THREADS
+		inf_close(session->client);
+		Py_END_ALLOW_THREADS
+	} else {
+		inf_close(session->client);
+	}
+}
+
 static void session_dealloc(struct session *session)
 {
 	PyTypeObject *type = Py_TYPE(OBJECT(session));
 	PyObject *threads = PyThreadState_GetDict();
 	PyObject *key = threads ? PyLong_FromVoidPtr(session) : NULL;
+	struct lane *lanes = session->lanes;
 
-	for (struct lane *lane = session->lanes, *next; lane; lane = next) {
+	/* Loops are told, which is Python: whoever comes by a lane then finds no session that is about to go. */
+	session->lanes = NULL;
+	for (struct lane *lane = lanes; lane; lane = lane->next) {
+		lane_ref(lane)->session = NULL;
+		lane->is_closing = true;
+	}
+	for (struct lane *lane = lanes; lane && session->epoch == core_epoch; lane = lane->next)
+		unwatch_all(lane);
+	close_client(session);
+	for (struct lane *lane = lanes, *next; lane; lane = next) {
 		next = lane->next;
-		lane_ref(lane);
-		if (session->epoch == core_epoch)
-			unwatch_all(lane);
-		lane->session = NULL;
+		lane->is_closing = false;
 		lane_unref(lane);
 	}
-	inf_close(session->client);
 	if (key && PyDict_GetItemWithError(threads, key))
 		PyDict_DelItem(threads, key);
 	PyErr_Clear();
@@ -615,6 +643,15 @@ static PyObject *session_model(struct session *session, PyObject *args)
 	if (!PyArg_ParseTuple(args, "sI", &name, &depth) || !session_is_usable(session))
 		return NULL;
 	return (PyObject *)handle_open(session, name, depth);
+}
+
+/* device() -> the ordinal; opens it */
+static PyObject *session_device(struct session *session, PyObject *ignored)
+{
+	(void)ignored;
+	if (!session_is_usable(session) || device_open(session))
+		return NULL;
+	return PyLong_FromLong(session->device);
 }
 
 static PyObject *info_of(const struct inf_model_info *info)
@@ -724,6 +761,7 @@ static PyObject *session_is_up(struct session *session, void *closure)
 }
 
 static PyMethodDef methods[] = {
+	{ "device", (PyCFunction)session_device, METH_NOARGS, NULL },
 	{ "close", (PyCFunction)session_close, METH_NOARGS, NULL },
 	{ "model", (PyCFunction)session_model, METH_VARARGS, NULL },
 	{ "models", (PyCFunction)session_models, METH_NOARGS, NULL },

@@ -56,9 +56,10 @@ const char *tensor_format(uint8_t dtype)
 	return dtype < INF_DTYPE_N && formats[dtype] ? formats[dtype] : "B";
 }
 
-static struct tensor *tensor_new(struct request *request, void *data, uint8_t dtype, uint32_t rank, const int64_t *dims)
+static struct tensor *new_of(PyTypeObject *type, struct request *request, void *data, uint8_t dtype, uint32_t rank,
+			     const int64_t *dims)
 {
-	struct tensor *tensor = PyObject_New(struct tensor, tensor_type);
+	struct tensor *tensor = PyObject_New(struct tensor, type);
 	Py_ssize_t stride = inf_dtype_bytes((enum inf_dtype)dtype);
 
 	if (!tensor)
@@ -66,6 +67,7 @@ static struct tensor *tensor_new(struct request *request, void *data, uint8_t dt
 	tensor->request = (struct request *)Py_NewRef(OBJECT(request));
 	tensor->copy.obj = NULL;
 	tensor->data = data;
+	tensor->is_on_device = tensor->is_export = false;
 	tensor->dtype = dtype;
 	tensor->rank = (int)rank;
 	for (int i = (int)rank - 1; i >= 0; i--) {
@@ -75,6 +77,11 @@ static struct tensor *tensor_new(struct request *request, void *data, uint8_t dt
 	}
 	tensor->bytes = stride;
 	return tensor;
+}
+
+static struct tensor *tensor_new(struct request *request, void *data, uint8_t dtype, uint32_t rank, const int64_t *dims)
+{
+	return new_of(tensor_type, request, data, dtype, rank, dims);
 }
 
 PyObject *tensor_input(struct request *request, uint32_t idx, const int64_t *dims, uint32_t rank)
@@ -88,6 +95,16 @@ PyObject *tensor_input(struct request *request, uint32_t idx, const int64_t *dim
 	request->handle->session->n_views++;
 	request->n_views_in++;
 	return (PyObject *)tensor;
+}
+
+static void add_output_view(struct tensor *tensor)
+{
+	struct request *request = tensor->request;
+
+	tensor->is_output = true;
+	request->handle->session->n_views++;
+	if (!request->n_views_out++)
+		request->handle->rows_viewed += request->rows;
 }
 
 PyObject *tensor_output(struct request *request, uint32_t idx, bool drop_batch)
@@ -104,10 +121,18 @@ PyObject *tensor_output(struct request *request, uint32_t idx, bool drop_batch)
 			    output.dims + drop_batch);
 	if (!tensor)
 		return NULL;
-	tensor->is_output = true;
-	request->handle->session->n_views++;
-	if (!request->n_views_out++)
-		request->handle->rows_viewed += request->rows;
+	add_output_view(tensor);
+	return (PyObject *)tensor;
+}
+
+PyObject *tensor_on_device(struct request *request, uint8_t dtype, uint64_t address, uint32_t rank, const int64_t *dims)
+{
+	struct tensor *tensor = new_of(device_tensor_type, request, (void *)(uintptr_t)address, dtype, rank, dims);
+
+	if (!tensor)
+		return NULL;
+	tensor->is_on_device = true;
+	add_output_view(tensor);
 	return (PyObject *)tensor;
 }
 
@@ -138,6 +163,16 @@ PyObject *tensor_copy(struct request *request, uint32_t idx)
 	}
 	Py_DECREF(array);
 	return (PyObject *)tensor;
+}
+
+struct tensor *tensor_again(const struct tensor *tensor)
+{
+	int64_t dims[INF_RANK_MAX];
+
+	for (int i = 0; i < tensor->rank; i++)
+		dims[i] = tensor->shape[i];
+	return (struct tensor *)tensor_on_device(tensor->request, tensor->dtype, (uint64_t)(uintptr_t)tensor->data,
+						 (uint32_t)tensor->rank, dims);
 }
 
 /* The tuple of the last view, where it has the same shape. */
@@ -195,11 +230,13 @@ PyObject *tensor_as_array(PyObject *object, struct plan *plan)
 	return array;
 }
 
-static void tensor_dealloc(struct tensor *tensor)
+void tensor_dealloc(struct tensor *tensor)
 {
 	PyTypeObject *type = Py_TYPE(OBJECT(tensor));
 	struct request *request = tensor->request;
 
+	if (tensor->is_export)
+		inf_mark_stream(request->req, tensor->stream);
 	if (tensor->copy.obj) {
 		PyBuffer_Release(&tensor->copy);
 	} else {
@@ -307,7 +344,8 @@ static void delete_versioned(struct dl_versioned *versioned)
 static void fill(struct dl_tensor *dl, struct tensor *tensor, int64_t *room)
 {
 	*dl = (struct dl_tensor){ .data = tensor->data, .ndim = tensor->rank, .dtype = dl_type_of(tensor->dtype) };
-	dl->device.type = DL_CPU;
+	dl->device.type = tensor->is_on_device ? DL_CUDA : DL_CPU;
+	dl->device.id = tensor->is_on_device ? tensor->request->handle->session->device : 0;
 	dl->shape = room;
 	dl->strides = room + INF_RANK_MAX;
 	for (int i = 0; i < tensor->rank; i++) {
@@ -343,7 +381,8 @@ static PyObject *export_versioned(struct tensor *tensor)
 	if (!versioned)
 		return PyErr_NoMemory();
 	versioned->version.major = 1;
-	versioned->flags = tensor->is_output ? DL_READ_ONLY : 0;
+	/* What lies on the device is the client's own until it is given back. */
+	versioned->flags = tensor->is_output && !tensor->is_on_device ? DL_READ_ONLY : 0;
 	versioned->deleter = delete_versioned;
 	fill(&versioned->tensor, tensor, (int64_t *)(versioned + 1));
 	capsule = PyCapsule_New(versioned, "dltensor_versioned", unused_versioned);
@@ -371,36 +410,59 @@ static PyObject *export_managed(struct tensor *tensor)
 	return capsule;
 }
 
+PyObject *tensor_export(struct tensor *tensor, int major)
+{
+	return major >= 1 ? export_versioned(tensor) : export_managed(tensor);
+}
+
 /* __dlpack__(*, stream=None, max_version=None, dl_device=None, copy=None) */
-static PyObject *to_dlpack(struct tensor *tensor, PyObject *args, PyObject *keywords)
+bool tensor_dlpack_arguments(struct tensor *tensor, PyObject *args, PyObject *keywords, int *ret_major, PyObject **ret_stream)
 {
 	static char *names[] = { "stream", "max_version", "dl_device", "copy", NULL };
 	PyObject *stream = Py_None, *version = Py_None, *device = Py_None, *copy = Py_None;
-	int major = 0, minor = 0, type = DL_CPU, id = 0;
+	int own_type = tensor->is_on_device ? DL_CUDA : DL_CPU, own_id = 0, minor, type, id;
 
+	*ret_major = 0;
 	if (!PyArg_ParseTupleAndKeywords(args, keywords, "|$OOOO", names, &stream, &version, &device, &copy))
-		return NULL;
-	if (stream != Py_None || copy == Py_True) {
-		PyErr_SetString(PyExc_BufferError, "host memory has no stream, and this is a view, no copy");
-		return NULL;
+		return false;
+	if (copy == Py_True) {
+		PyErr_SetString(PyExc_BufferError, "this is a view, no copy");
+		return false;
 	}
 	if (version != Py_None && !PyTuple_Check(version)) {
 		PyErr_SetString(PyExc_TypeError, "max_version must be a tuple (major, minor)");
-		return NULL;
+		return false;
 	}
-	if (version != Py_None && !PyArg_ParseTuple(version, "ii", &major, &minor))
-		return NULL;
+	if (version != Py_None && !PyArg_ParseTuple(version, "ii", ret_major, &minor))
+		return false;
 	if (device != Py_None && !PyTuple_Check(device)) {
 		PyErr_SetString(PyExc_TypeError, "dl_device must be a tuple (type, id)");
-		return NULL;
+		return false;
 	}
+	if (tensor->is_on_device)
+		own_id = tensor->request->handle->session->device;
+	type = own_type, id = own_id;
 	if (device != Py_None && !PyArg_ParseTuple(device, "ii", &type, &id))
-		return NULL;
-	if (type != DL_CPU || id) {
-		PyErr_SetString(PyExc_BufferError, "this is host memory, (1, 0), and no copy is made to another device");
-		return NULL;
+		return false;
+	if (type != own_type || id != own_id) {
+		core_raise("other_device", "(ii)", own_type, own_id);
+		return false;
 	}
-	return major >= 1 ? export_versioned(tensor) : export_managed(tensor);
+	*ret_stream = stream;
+	return true;
+}
+
+static PyObject *to_dlpack(struct tensor *tensor, PyObject *args, PyObject *keywords)
+{
+	PyObject *stream;
+	int major;
+
+	if (!tensor_dlpack_arguments(tensor, args, keywords, &major, &stream))
+		return NULL;
+	if (stream == Py_None)
+		return tensor_export(tensor, major);
+	PyErr_SetString(PyExc_BufferError, "host memory has no stream");
+	return NULL;
 }
 
 static PyObject *dlpack_device(PyObject *self, PyObject *ignored)
@@ -411,7 +473,7 @@ static PyObject *dlpack_device(PyObject *self, PyObject *ignored)
 
 /* --- what is seen of it --- */
 
-static PyObject *get_shape(struct tensor *tensor, void *closure)
+PyObject *tensor_shape(struct tensor *tensor, void *closure)
 {
 	PyObject *shape = PyTuple_New(tensor->rank);
 
@@ -421,7 +483,7 @@ static PyObject *get_shape(struct tensor *tensor, void *closure)
 	return shape;
 }
 
-static PyObject *get_dtype(struct tensor *tensor, void *closure)
+PyObject *tensor_dtype(struct tensor *tensor, void *closure)
 {
 	(void)closure;
 	return PyUnicode_FromString(inf_dtype_name((enum inf_dtype)tensor->dtype));
@@ -441,8 +503,8 @@ static PyMethodDef methods[] = {
 };
 
 static PyGetSetDef getset[] = {
-	{ "shape", (getter)get_shape, NULL, "Row-major dimensions.", NULL },
-	{ "dtype", (getter)get_dtype, NULL, "Element type, as 'f32'.", NULL },
+	{ "shape", (getter)tensor_shape, NULL, "Row-major dimensions.", NULL },
+	{ "dtype", (getter)tensor_dtype, NULL, "Element type, as 'f32'.", NULL },
 	{ "readonly", (getter)get_readonly, NULL, "True for answers.", NULL },
 	{ NULL, NULL, NULL, NULL, NULL },
 };

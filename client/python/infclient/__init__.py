@@ -9,7 +9,7 @@
 
 from . import _core
 from ._client import Client, Filling, Inputs, Model, ModelInfo, Outputs, TensorSpec, connect
-from ._core import Request, Tensor
+from ._core import DeviceTensor, Request, Tensor
 from ._errors import (
     BadDtype,
     BadMemory,
@@ -26,6 +26,7 @@ from ._errors import (
     Full,
     Loading,
     ModelError,
+    NoDevice,
     NoModel,
     NotAllowed,
     Poison,
@@ -55,6 +56,7 @@ __all__ = [
     "ClosedError",
     "ConnectError",
     "DeadlineExceeded",
+    "DeviceTensor",
     "Error",
     "ExecutorLost",
     "Filling",
@@ -64,6 +66,7 @@ __all__ = [
     "Model",
     "ModelError",
     "ModelInfo",
+    "NoDevice",
     "NoModel",
     "NotAllowed",
     "Outputs",

@@ -184,9 +184,10 @@ class Model(_core.Model):
     dimension, and its answer then does too.
 
     Options of each call: ``timeout`` in seconds or ``deadline`` in time.monotonic() seconds; ``priority`` from 0 to 3, where
-    the broker takes all that wait of a higher one before any of a lower one (default 1).
+    the broker takes all that wait of a higher one before any of a lower one (default 1); ``device=True`` leaves the results on
+    the broker's CUDA device, as a DeviceTensor each, for ``torch.from_dlpack(y)`` and the like.
 
-    Errors: BadDtype, BadShape (said before anything is sent), RequestError's others, Full, ConnectError.
+    Errors: BadDtype, BadShape (said before anything is sent), RequestError's others, Full, ConnectError, NoDevice.
     """
 
     def __init__(self, client: Client, name: str, depth: int = 0) -> None:
@@ -219,6 +220,18 @@ class Model(_core.Model):
             )
         return handle
 
+    def _open_device(self, session: _core.Session) -> None:
+        """The first device=True of a connection: called by the C half. Loads the driver, and makes a CUDA context where none is."""
+        until = time.monotonic() + LOADING_SECONDS
+        while True:
+            try:
+                _interruptibly(session.device)
+                return
+            except Loading:
+                if time.monotonic() >= until:
+                    raise
+                time.sleep(0.01)
+
     def request(self, rows: int = 1, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Filling:
         """Memory of a request, to be written where the model reads it.
 
@@ -233,7 +246,7 @@ class Model(_core.Model):
         request = self._request(rows)
         return Filling(request, tuple(self.inputs), dict(shapes or {}))
 
-    def map(self, items: Iterable[Any], depth: int = 16, *, timeout: float | None = None) -> Iterator[Any]:
+    def map(self, items: Iterable[Any], depth: int = 16, *, timeout: float | None = None, device: bool = False) -> Iterator[Any]:
         """Answers for each of `items`, in order, with at most `depth` requests in flight.
 
         An item is one input, or a tuple or dict of them. Nothing is taken from `items` before there is room for it.
@@ -245,14 +258,16 @@ class Model(_core.Model):
             for item in items:
                 if len(pending) >= depth:
                     yield pending.popleft().result()
-                pending.append(self._submit_item(item, timeout))
+                pending.append(self._submit_item(item, timeout, device))
             while pending:
                 yield pending.popleft().result()
         finally:
             for request in pending:
                 request.cancel()
 
-    async def amap(self, items: Iterable[Any] | AsyncIterator[Any], depth: int = 16, *, timeout: float | None = None) -> AsyncIterator[Any]:
+    async def amap(
+        self, items: Iterable[Any] | AsyncIterator[Any], depth: int = 16, *, timeout: float | None = None, device: bool = False
+    ) -> AsyncIterator[Any]:
         """map() for asyncio: ``async for y in model.amap(items)``. `items` may be asynchronous too."""
         pending: deque[_core.Request] = deque()
         _check_depth(depth)
@@ -260,7 +275,7 @@ class Model(_core.Model):
             async for item in _each(items):
                 if len(pending) >= depth:
                     yield await pending.popleft()
-                pending.append(self._submit_item(item, timeout))
+                pending.append(self._submit_item(item, timeout, device))
             while pending:
                 yield await pending.popleft()
         finally:
@@ -269,7 +284,10 @@ class Model(_core.Model):
 
     def _in_parts(self, args: tuple[Any, ...], keywords: dict[str, Any], error: Exception) -> Any:
         """model(x) of more rows than there is memory for at once, or side by side: called by the C half with why."""
-        options = {name: keywords[name] for name in ("timeout", "deadline", "priority") if name in keywords and name not in self.inputs}
+        # Parts on the device would have to be joined there, which is a library's business that we do not load.
+        if keywords.get("device") is True and "device" not in self.inputs:
+            raise error
+        options = {name: keywords[name] for name in ("timeout", "deadline", "priority", "device") if name in keywords and name not in self.inputs}
         if options.get("timeout") is not None:
             options["deadline"] = time.monotonic() + options.pop("timeout")
         inputs = dict(args[0]) if len(args) == 1 and isinstance(args[0], dict) else dict(zip(self.inputs, args))
@@ -283,10 +301,12 @@ class Model(_core.Model):
             return join(parts)
         return outputs(tuple(self.outputs), tuple(join([part[i] for part in parts]) for i in range(len(self.outputs))))
 
-    def _submit_item(self, item: Any, timeout: float | None) -> _core.Request:
+    def _submit_item(self, item: Any, timeout: float | None, device: bool) -> _core.Request:
+        # An input of that name takes the keyword: the option is then left at what it is without.
+        options = {"device": device} if device else {}
         if isinstance(item, tuple):
-            return self.submit(*item, timeout=timeout)
-        return self.submit(item, timeout=timeout)
+            return self.submit(*item, timeout=timeout, **options)
+        return self.submit(item, timeout=timeout, **options)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Model, (self._client, self._name, self._depth)

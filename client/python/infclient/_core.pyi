@@ -5,7 +5,7 @@ import asyncio
 import os
 from contextvars import Context
 from types import TracebackType
-from typing import Any, Callable, Generator
+from typing import Any, Callable, Generator, NoReturn
 
 version: str
 
@@ -17,6 +17,7 @@ class Session:
     def close(self) -> None: ...
     def model(self, name: str, depth: int) -> Handle: ...
     def models(self) -> list[tuple[str, int, int, str, dict[int, int]]]: ...
+    def device(self) -> int: ...
     def ping(self, timeout: float | None) -> float: ...
     def stats(self) -> dict[str, Any]: ...
 
@@ -39,6 +40,28 @@ class Tensor:
     ) -> Any: ...
     def __dlpack_device__(self) -> tuple[int, int]: ...
 
+class DeviceTensor:
+    """A result that stayed on the broker's CUDA device (device=True), for what reads DLPack: torch, CuPy, JAX.
+
+    The stream that __dlpack__() is given waits for the result. The memory is used again once the last tensor is gone and that
+    stream has done what it was given until then.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    readonly: bool
+    def __dlpack__(
+        self,
+        *,
+        stream: int | None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any: ...
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NoReturn: ...
+    def numpy(self) -> NoReturn: ...
+
 class Request:
     """A request in flight: await it, or call result(). asyncio takes it for a Future."""
 
@@ -53,7 +76,7 @@ class Request:
     def cancelled(self) -> bool: ...
     def submit(self, *, timeout: float | None = None, deadline: float | None = None, priority: int | None = None) -> Request: ...
     def close(self) -> None: ...
-    def tensor(self, output: int | str) -> Tensor: ...
+    def tensor(self, output: int | str) -> Tensor | DeviceTensor: ...
     def add_done_callback(self, fn: Callable[[Request], object], *, context: Context | None = None) -> None: ...
     def remove_done_callback(self, fn: Callable[[Request], object]) -> int: ...
     def get_loop(self) -> asyncio.AbstractEventLoop: ...
@@ -65,10 +88,22 @@ class Request:
 class Model:
     _handle: Handle
     def __call__(
-        self, *inputs: Any, timeout: float | None = None, deadline: float | None = None, priority: int | None = None, **named: Any
+        self,
+        *inputs: Any,
+        timeout: float | None = None,
+        deadline: float | None = None,
+        priority: int | None = None,
+        device: bool | None = False,
+        **named: Any,
     ) -> Any: ...
     def submit(
-        self, *inputs: Any, timeout: float | None = None, deadline: float | None = None, priority: int | None = None, **named: Any
+        self,
+        *inputs: Any,
+        timeout: float | None = None,
+        deadline: float | None = None,
+        priority: int | None = None,
+        device: bool | None = False,
+        **named: Any,
     ) -> Request: ...
     def _request(self, rows: int) -> Request: ...
     def _usable(self) -> Handle: ...

@@ -4,6 +4,7 @@
     Error
     ├── ConnectError (ConnectionError)     no broker there, or it is gone; .tried says where it was looked for
     ├── ClosedError                        the client was closed
+    ├── NoDevice (BufferError)             tensors on a CUDA device are not to be had: broker on the CPU, no driver here, ...
     ├── Full (BufferError)                 views or requests hold all memory of the model
     └── RequestError                       a request ended with a status other than OK
         ├── BadShape (ValueError; TooManyRows is one), BadDtype (TypeError), BadRange (ValueError), BadMemory, NoModel (LookupError)
@@ -36,6 +37,10 @@ class ClosedError(Error):
 
 class Full(Error, BufferError):
     """All memory that the model has is held by views or by request() objects: let some go, or open it with more depth."""
+
+
+class NoDevice(Error, BufferError):
+    """Tensors cannot lie on a CUDA device: the broker has none that this process could use, or this process has no driver for it."""
 
 
 class RequestError(Error):
@@ -286,8 +291,56 @@ def not_contiguous() -> Exception:
     return BufferError("this tensor on a device has gaps between its elements: pass tensor.contiguous()")
 
 
+# ENODEV, ENOENT, ENOSYS, EACCES, EOPNOTSUPP: as include/inf/device.h has them. ESTALE: memory that the broker lost.
+_NO_DEVICE = (errno.ENODEV, errno.ENOENT, errno.ENOSYS, errno.EACCES, errno.EOPNOTSUPP, errno.ESTALE)
+
+
 def device_input(number: int, text: str) -> Exception:
-    return BufferError(f"this tensor cannot be read on its device ({text or os.strerror(number)}): copy it to the host (tensor.cpu())")
+    kind = NoDevice if number in _NO_DEVICE else BufferError
+    return kind(f"this tensor cannot be read on its device ({text or os.strerror(number)}): copy it to the host (tensor.cpu())")
+
+
+def no_device(number: int, text: str) -> Exception:
+    why = text or os.strerror(number)
+    if number in _NO_DEVICE:
+        return NoDevice(f"results cannot stay on a device ({why}): ask without device=True")
+    if number == errno.EAGAIN:
+        return Loading(f"the broker's device is not ready: {why}")
+    if number == errno.EDQUOT:
+        return Quota(f"no memory on the device: {why}")
+    if number == errno.ENOMEM:
+        return MemoryError(f"no memory on the device: {why}")
+    return from_errno(number, f"results on the device ({why})" if text else "results on the device")
+
+
+def shape_unknown(name: str) -> Exception:
+    return asyncio.InvalidStateError(f"the shape of output {name!r} varies: it is known once the request has ended (await it, or result())")
+
+
+def in_queue() -> Exception:
+    return asyncio.InvalidStateError("the request waits for room in this client and has no memory yet: await it, or call result(), first")
+
+
+def bad_stream(number: int, text: str) -> Exception:
+    if number == errno.EINVAL:
+        return ValueError(f"no such CUDA stream ({text or os.strerror(number)})")
+    return from_errno(number, f"a result on the device ({text})" if text else "a result on the device")
+
+
+def not_numpy() -> Exception:
+    return TypeError(
+        "this result lies on a CUDA device, and numpy is on the host: copy it there, as torch.from_dlpack(y).cpu().numpy() or "
+        "cupy.from_dlpack(y).get(), or ask without device=True"
+    )
+
+
+def other_device(kind: int, ordinal: int) -> Exception:
+    if kind == 1:
+        return BufferError("this is host memory, (1, 0), and no copy is made to another device")
+    return BufferError(
+        f"this is memory of a CUDA device, (2, {ordinal}), and no copy is made to another one or to the host: "
+        "torch.from_dlpack(y).cpu() makes one"
+    )
 
 
 def bad_rank(rank: int, most: int) -> Exception:
