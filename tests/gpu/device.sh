@@ -24,6 +24,7 @@ need_driver "models on a device"
 broker_start --builtin --device cuda || { not_ok "start"; finish; }
 need_device "models"
 check "models are on cuda:0" is_on_device
+check "status says that no GPU has run this" bash -c "'$BUILD/shmctl' status | grep -q 'no GPU has run them yet'"
 check "what loading took of the device is told" bash -c "'$BUILD/shmctl' models | grep -q 'device memory that loading it took: [1-9]' &&
 	'$BUILD/shmctl' models -j | grep -q '\"device_bytes\": *[1-9]'"
 [ -z "$is_software" ] || check "no kernel has run on a stream of a higher priority" [ "$(ledger urgent_kernels)" = " 0 " ]
@@ -128,6 +129,8 @@ cpu_only() { # DEVICE WORDS
 INF_CUDA_LIBRARY=libnowhere.so cpu_only cuda "no CUDA driver"
 INF_CUDA_LIBRARY=libm.so.6 cpu_only cuda "lacks cuInit"
 FAKECUDA_DEVICES=0 cpu_only cuda "sees no device"
+FAKECUDA_VERSION=11080 cpu_only cuda "CUDA 11.8"
+FAKECUDA_FAULTS=cuInit:1:800 cpu_only cuda "may this user open /dev/nvidia"
 cpu_only cuda:7 "there is no device cuda:7"
 cpu_only GPU-nonsense "fits 0 of 1 devices"
 check "a word that is no device" bash -c "! '$BUILD/infbroker' --device gpu0 2>&1 | grep -q listening && '$BUILD/infbroker' --device gpu0 2>&1 | grep -q 'must be cpu, cuda'"

@@ -48,6 +48,8 @@ for call in cuMemcpyHtoDAsync_v2 cuMemcpyDtoHAsync_v2 cuStreamWaitEvent cuEventR
 	for n in 500 600 2000; do fails "$call:$n:2"; done
 	fails "$call:2000:719" # CUDA_ERROR_LAUNCH_FAILED
 done
+fails cuGraphLaunch:700:~214	   # CUDA_ERROR_ECC_UNCORRECTABLE, found while the batch runs
+fails cuMemcpyDtoHAsync_v2:700:~214
 
 # tensor_fails WHERE CALL:N:CODE: tensors on the device, while a call fails in the executor or in the client
 tensor_fails() {

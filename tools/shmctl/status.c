@@ -160,6 +160,8 @@ static void print_for_people(const struct inf_stats_public *stats, enum life lif
 	if (stats_has_device(stats))
 		printf(", %s of device memory", word_bytes(held, inf_load64(&stats->device_bytes)));
 	putchar('\n');
+	if (stats_has_device(stats))
+		puts("note      models on a device are proven on a CUDA driver in software; no GPU has run them yet");
 	printf("waiting   looks for work for %.1f us before it sleeps; a wake-up takes %.1f us here\n",
 	       stats->spin_ns / 1e3, stats->wake_ns / 1e3);
 	print_requests(stats);
