@@ -709,22 +709,30 @@ static struct mark *mark_of(struct device *device, uint32_t at, int *ret_error)
 	return mark;
 }
 
-int inf_mark_stream(struct inf_request *req, void *stream)
+/* Of a request with device memory; its context is current then. */
+static int enter_request(const struct inf_request *req, CUcontext *ret_before)
 {
-	struct device *device;
-	struct mark *mark;
-	CUcontext before;
 	CUresult result;
-	int r = 0;
 
 	if (!req || !req->timeline)
 		return -EINVAL;
 	if (infc_is_forked(req->client))
 		return -EOWNERDEAD;
+	result = enter(req->client->device, ret_before);
+	return result ? refuse(req->client->device, result) : 0;
+}
+
+int inf_mark_stream(struct inf_request *req, void *stream)
+{
+	struct device *device;
+	struct mark *mark;
+	CUcontext before;
+	CUresult result = CUDA_SUCCESS;
+	int r = enter_request(req, &before);
+
+	if (r)
+		return r;
 	device = req->client->device;
-	result = enter(device, &before);
-	if (result)
-		return refuse(device, result);
 	mark = mark_of(device, req->timeline - 1u, &r);
 	if (mark)
 		result = device->driver.event_record(mark->event, stream);
@@ -737,17 +745,13 @@ int inf_mark_stream(struct inf_request *req, void *stream)
 int inf_poll_marks(struct inf_request *req)
 {
 	struct device *device;
-	CUresult result;
+	CUresult result = CUDA_SUCCESS;
 	CUcontext before;
+	int r = enter_request(req, &before);
 
-	if (!req || !req->timeline)
-		return -EINVAL;
-	if (infc_is_forked(req->client))
-		return -EOWNERDEAD;
+	if (r)
+		return r;
 	device = req->client->device;
-	result = enter(device, &before);
-	if (result)
-		return refuse(device, result);
 	for (struct mark *mark = device->marks[req->timeline - 1]; mark && !result; mark = mark->next) {
 		if (mark->is_set)
 			result = device->driver.event_query(mark->event);
