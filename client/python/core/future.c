@@ -176,6 +176,8 @@ static int add_callback(struct request *request, PyObject *callback, PyObject *c
 		lane_call_soon(request, callback, context);
 		return 0;
 	}
+	/* Another thread may have added one meanwhile. */
+	is_first = !request->callbacks;
 	if (is_first)
 		request->callbacks = PyList_New(0);
 	pair = request->callbacks ? PyTuple_Pack(2, callback, context) : NULL;
@@ -227,6 +229,8 @@ static PyObject *future_remove_callback(struct request *request, PyObject *callb
 		PyObject *pair = i < PyList_Size(callbacks) ? Py_NewRef(PyList_GetItem(callbacks, i)) : NULL;
 		int same = pair ? PyObject_RichCompareBool(PyTuple_GetItem(pair, 0), callback, Py_EQ) : 0;
 
+		if (same > 0 && request->callbacks != callbacks)
+			same = 0;
 		if (same > 0 && i < PyList_Size(callbacks) && PyList_GetItem(callbacks, i) == pair)
 			same = PySequence_DelItem(callbacks, i) ? -1 : 1;
 		Py_XDECREF(pair);

@@ -262,6 +262,8 @@ static void leave_queue(struct request *request)
 /* 0, or what stands in the way as request_try() says it. */
 static int provide(struct request *request)
 {
+	enum request_state state = request->state;
+	struct source *stash;
 	int r;
 
 	if (request->req)
@@ -274,14 +276,18 @@ static int provide(struct request *request)
 
 		PyErr_Fetch(&type, &error, &trace);
 		PyErr_NormalizeException(&type, &error, &trace);
-		leave_queue(request);
-		request_end_error(request, error);
+		if (request->state == state) {
+			leave_queue(request);
+			request_end_error(request, error);
+		}
 		Py_XDECREF(type);
 		Py_XDECREF(error);
 		Py_XDECREF(trace);
 		return 1;
 	}
-	request->stash = sources_drop(request->stash, request->handle->signature->n_inputs);
+	stash = request->stash;
+	request->stash = NULL;
+	sources_drop(stash, request->handle->signature->n_inputs);
 	return 0;
 }
 
@@ -315,6 +321,8 @@ int request_try(struct request *request)
 {
 	struct handle *handle = request->handle;
 	uint32_t rows = request->is_charged ? 0 : request->rows;
+	const struct lane *lane = request->lane;
+	enum request_state state = request->state;
 	bool must_look = false;
 	int r;
 
@@ -327,7 +335,8 @@ int request_try(struct request *request)
 	if (!handle_has_room(handle, rows))
 		request_harvest(handle, rows);
 	r = handle_has_room(handle, rows) ? provide(request) : -ENOBUFS;
-	if (r == 1)
+	/* All of that may run Python (others' tensors let go, callbacks), which may have cancelled it or sent it on its way. */
+	if (r == 1 || request->state != state || request->lane != lane)
 		return 1;
 	if (r == -ENOBUFS) {
 		/* No descriptor of ours tells of what other threads wait for, nor of what streams have done. */
@@ -420,24 +429,28 @@ static void run_callbacks(struct request *request)
 	PyObject *callbacks = request->callbacks;
 
 	request->callbacks = NULL;
+	if (callbacks)
+		request->lane->n_waited--;
 	if (request->timer) {
-		PyObject *type, *error, *trace, *result;
+		PyObject *type, *error, *trace, *timer, *result;
 
 		PyErr_Fetch(&type, &error, &trace);
-		result = PyObject_CallMethod(request->timer, "cancel", NULL);
+		timer = request->timer;
+		request->timer = NULL;
+		result = PyObject_CallMethod(timer, "cancel", NULL);
 		if (!result)
 			PyErr_Clear();
 		Py_XDECREF(result);
-		Py_CLEAR(request->timer);
+		Py_DECREF(timer);
 		PyErr_Restore(type, error, trace);
 	}
 	if (!callbacks)
 		return;
-	request->lane->n_waited--;
 	for (Py_ssize_t i = 0; i < PyList_Size(callbacks); i++) {
-		PyObject *pair = PyList_GetItem(callbacks, i);
+		PyObject *pair = Py_NewRef(PyList_GetItem(callbacks, i));
 
 		lane_call_soon(request, PyTuple_GetItem(pair, 0), PyTuple_GetItem(pair, 1));
+		Py_DECREF(pair);
 	}
 	Py_DECREF(callbacks);
 	/* The reference that it had on itself while somebody waited: our caller has another one. */
@@ -723,12 +736,12 @@ void request_harvest(struct handle *handle, uint32_t rows)
 		/* Making arrays runs Python, which may change the list: begin anew after each. */
 		Py_INCREF(OBJECT(request));
 		unlist(request);
-		if (!copy_out(request)) {
+		if (!copy_out(request))
 			PyErr_Clear();
-			enlist(request, &handle->ended);
-			next = NULL;
-		} else if (!request->answer) {
-			enlist(request, &handle->ended);
+		if (!request->answer) {
+			/* Without memory it has no part in the list. */
+			if (request->req)
+				enlist(request, &handle->ended);
 			next = NULL;
 		} else {
 			next = handle->ended;

@@ -62,6 +62,8 @@ static void on_thread_end(PyObject *capsule)
 	struct lane *lane = PyCapsule_GetPointer(capsule, LANE_CAPSULE);
 	struct session *session = lane->session;
 
+	/* Requests that go below may be the last to hold it. */
+	Py_XINCREF(OBJECT(session));
 	if (session && lane_is_mine(lane)) {
 		while (lane->queue_first) {
 			struct request *request = lane->queue_first;
@@ -85,6 +87,7 @@ static void on_thread_end(PyObject *capsule)
 	/* Also where another thread empties our dictionary: in a forked child, at the interpreter's end. */
 	if (session)
 		forget(session, lane);
+	Py_XDECREF(OBJECT(session));
 	while (lane->is_closing && lane->epoch == core_epoch) {
 		struct timespec pause = { .tv_nsec = RETRY_NS };
 
@@ -242,9 +245,11 @@ void lane_flush(struct lane *lane)
  */
 static void call_watches(struct lane *lane, const char *how)
 {
+	struct watch *watch = lane->watches;
+
 	lane_ref(lane);
-	for (struct watch *watch = lane->watches, *next; watch; watch = next) {
-		/* The call is Python: meanwhile the lane's own thread may let go of loop and watch. */
+	while (watch) {
+		/* The call is Python, and so is letting go: meanwhile the lane's own thread may let go of loop and watch. */
 		PyObject *loop = Py_NewRef(watch->loop), *reader = Py_NewRef(watch->reader), *result = NULL;
 
 		if (!watch->is_called) {
@@ -254,11 +259,11 @@ static void call_watches(struct lane *lane, const char *how)
 			if (!result)
 				PyErr_Clear();
 		}
-		/* Where it left the list it does not know who is next: begin again, those that were called are skipped. */
-		next = watch->loop ? watch->next : lane->watches;
 		Py_XDECREF(result);
-		Py_DECREF(reader);
 		Py_DECREF(loop);
+		/* Where it left the list it does not know who is next: begin again, those that were called are skipped. */
+		watch = watch->loop ? watch->next : lane->watches;
+		Py_DECREF(reader);
 	}
 	lane_unref(lane);
 }
@@ -337,17 +342,18 @@ void lane_collect(struct lane *lane)
 static void unwatch(struct watch **at)
 {
 	struct watch *watch = *at;
-	PyObject *reader = watch->reader, *result;
+	PyObject *reader = watch->reader, *loop = watch->loop, *call_soon = watch->call_soon, *result;
 
+	/* It is nobody's before anything is called that may look at it or at the list. */
 	*at = watch->next;
 	watch->next = NULL;
-	watch->reader = NULL;
-	result = PyObject_CallMethod(watch->loop, "remove_reader", "i", watch->lane->fd);
+	watch->reader = watch->loop = watch->call_soon = NULL;
+	result = PyObject_CallMethod(loop, "remove_reader", "i", watch->lane->fd);
 	if (!result)
 		PyErr_Clear(); /* closed: its selector is gone too */
 	Py_XDECREF(result);
-	Py_CLEAR(watch->loop);
-	Py_CLEAR(watch->call_soon);
+	Py_DECREF(loop);
+	Py_DECREF(call_soon);
 	/* It holds a reference on the lane: without this the two would keep each other. */
 	Py_DECREF(reader);
 }
@@ -464,22 +470,49 @@ static struct watch *watch_new(struct lane *lane, PyObject *loop)
 	return watch->reader ? watch : NULL;
 }
 
+static bool is_closed(PyObject *loop)
+{
+	PyObject *closed = PyObject_CallMethod(loop, "is_closed", NULL);
+	bool truth = closed && PyObject_IsTrue(closed) == 1;
+
+	if (PyErr_Occurred())
+		PyErr_Clear();
+	Py_XDECREF(closed);
+	return truth;
+}
+
+/* The first in the list whose loop was closed, as a new reference on its reader. */
+static PyObject *find_closed(struct lane *lane)
+{
+	struct watch *watch = lane->watches;
+
+	while (watch) {
+		PyObject *reader = Py_NewRef(watch->reader), *loop = Py_NewRef(watch->loop);
+		bool must_go = is_closed(loop);
+
+		Py_DECREF(loop);
+		if (must_go && watch->loop)
+			return reader;
+		/* The loop's own methods may be anything: as in call_watches(). */
+		watch = watch->loop ? watch->next : lane->watches;
+		Py_DECREF(reader);
+	}
+	return NULL;
+}
+
 /* Loops come and go (asyncio.run() makes one per call): those that were closed leave the list. */
 static void drop_closed(struct lane *lane)
 {
-	struct watch **at = &lane->watches;
+	PyObject *reader;
 
-	while (*at) {
-		PyObject *closed = PyObject_CallMethod((*at)->loop, "is_closed", NULL);
-		bool is_closed = closed && PyObject_IsTrue(closed) == 1;
+	while ((reader = find_closed(lane))) {
+		struct watch **at = &lane->watches;
 
-		if (!closed)
-			PyErr_Clear();
-		Py_XDECREF(closed);
-		if (is_closed)
-			unwatch(at);
-		else
+		while (*at && (*at)->reader != reader)
 			at = &(*at)->next;
+		if (*at)
+			unwatch(at);
+		Py_DECREF(reader);
 	}
 }
 
@@ -568,19 +601,22 @@ void lane_arm(struct lane *lane)
 void lane_later(struct lane *lane)
 {
 	struct watch *watch = lane->watches;
-	PyObject *type, *error, *trace, *result;
+	PyObject *type, *error, *trace, *reader, *result;
 
 	if (!watch || watch->is_later || !lane_is_mine(lane))
 		return;
 	watch->is_later = true;
 	PyErr_Fetch(&type, &error, &trace);
-	result = PyObject_CallMethod(watch->loop, "call_later", "dO", RETRY_NS / 1e9, watch->reader);
+	/* It owns the watch, which may leave the list in the call. */
+	reader = Py_NewRef(watch->reader);
+	result = PyObject_CallMethod(watch->loop, "call_later", "dO", RETRY_NS / 1e9, reader);
 	if (!result) {
 		/* Closed: nobody waits there. */
 		PyErr_Clear();
 		watch->is_later = false;
 	}
 	Py_XDECREF(result);
+	Py_DECREF(reader);
 	PyErr_Restore(type, error, trace);
 }
 
