@@ -233,9 +233,12 @@ bool core_priority(PyObject *priority, uint32_t *ret_priority);
 /* A bool or None (false); false with an error set. */
 bool core_device(PyObject *device, bool *ret_is_on_device);
 
-/* --- session.c --- */
+/* --- connection.c --- */
 
 PyTypeObject *session_init(void);
+
+/* --- session.c --- */
+
 /* False with an error set: closed. True: `is_lost` or another epoch may still hold. */
 bool session_is_usable(const struct session *session);
 /* The calling thread's lane; borrowed. NULL with an error set. */
@@ -246,6 +249,8 @@ void lane_unref(struct lane *lane);
 bool lane_is_mine(const struct lane *lane);
 /* Makes the running loop watch the lane. 0, or -1 with an error set. */
 int lane_watch(struct lane *lane, PyObject *loop);
+/* No loop watches it any more. */
+void lane_unwatch(struct lane *lane);
 bool lane_is_watched(const struct lane *lane, const PyObject *loop);
 /*
  * Where somebody waits in a loop: asks for a hint about the next completion, or schedules a look where
