@@ -423,6 +423,7 @@ bench-gpu: ## what the CUDA device of this machine charges and the broker adds, 
 check-gpu: ## kernels and models on the CUDA device of this machine, 10 minutes (DRY=1: on the software driver)
 	@$(MAKE) --no-print-directory $(JOBS) tests
 	@$(if $(DRY),,DRIVER=libcuda.so.1 SET_SECONDS=570) CUDA_HOME='$(CUDA_HOME)' tests/run-set.sh gpu
+	@$(if $(DRY),:,nvidia-smi -L >/dev/null 2>&1 || echo "There is no GPU here: NOTHING RAN ON A DEVICE (make check-gpu DRY=1: on the software driver)")
 
 .PHONY: asan ubsan tsan
 asan: ## units and integration under ASan and UBSan (T=name: some)

@@ -130,7 +130,8 @@ static const char help_head[] =
 	"  --cuda-ipc-users LIST\n"
 	"                      names or numbers, with commas: whose memory of cudaMalloc is opened\n"
 	"                      and copied, by a process for each client; default: nobody's\n"
-	"  --instances N       batches that run at once; default: from the cores it may use\n"
+	"  --instances N       batches that run at once; default: from the cores it may use,\n"
+	"                      2 on a device\n"
 	"  --threads N         threads of each instance; default: from the cores it may use\n"
 	"  --no-graphs         on a device: models run call by call, not as CUDA graphs\n"
 	"  --device-model-memory N  of a device's memory, for models and their batches;\n"
@@ -320,7 +321,10 @@ static int device_parse(struct config *config, const char *text)
 		config->device = NULL;
 		return 0;
 	}
-	if (strcmp(text, "cuda") && strncmp(text, "cuda:", 5) && strncmp(text, "GPU-", 4)) {
+	bool is_ordinal = !strncmp(text, "cuda:", 5) && text[5] && strspn(text + 5, "0123456789") == strlen(text + 5);
+	bool is_uuid = !strncmp(text, "GPU-", 4) && text[4] && strspn(text + 4, "0123456789abcdefABCDEF-") == strlen(text + 4);
+
+	if (strcmp(text, "cuda") && !is_ordinal && !is_uuid) {
 		fprintf(stderr, "infbroker: --device %s: must be cpu, cuda, cuda:N or GPU-UUID\n", text);
 		return -EINVAL;
 	}
@@ -456,6 +460,29 @@ static int defaults_set(struct config *config)
 	return loop && *loop ? loop_parse(config, "$INF_LOOP", loop) : 0;
 }
 
+/* glibc would take --memory for --memory-max: no word may stand for another one. */
+static int refuse_abbreviations(const struct option *options, int argc, char **argv)
+{
+	for (int i = 1; i < argc && strcmp(argv[i], "--"); i++) {
+		size_t n = strncmp(argv[i], "--", 2) ? 0 : strcspn(argv[i] + 2, "=");
+		const char *longer = NULL;
+		bool is_known = false;
+
+		for (const struct option *option = options; n && option->name && !is_known; option++) {
+			bool begins = !strncmp(option->name, argv[i] + 2, n);
+
+			is_known = begins && !option->name[n];
+			if (begins && !longer)
+				longer = option->name;
+		}
+		if (!longer || is_known)
+			continue;
+		fprintf(stderr, "infbroker: %.*s: not an option; --%s?\n", (int)n + 2, argv[i], longer);
+		return -EINVAL;
+	}
+	return 0;
+}
+
 static int options_walk(struct config *config, int argc, char **argv)
 {
 	struct option options[N_FIXED + N_LIMITS + 1] = { 0 };
@@ -468,6 +495,9 @@ static int options_walk(struct config *config, int argc, char **argv)
 		options[N_FIXED + i] = (struct option){ names[i], required_argument, NULL,
 							OPTION_LIMITS + (int)i };
 	}
+	r = refuse_abbreviations(options, argc, argv);
+	if (r != 0)
+		return r;
 	optind = 0; /* glibc: start anew */
 	while ((id = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		r = option_apply(config, id, optarg);

@@ -91,13 +91,16 @@ static void importer_kill(struct broker *broker, struct importer *importer)
 static void on_timer(struct loop_source *source, void *context)
 {
 	struct importer *importer = IMPORTER_OF(source, timer_source);
+	struct broker *broker = context;
 	uint64_t n_expired;
 
 	/* Nothing to read: it was set anew meanwhile, or is not needed any more. */
 	if (read(source->fd, &n_expired, sizeof(n_expired)) != sizeof(n_expired))
 		return;
 	importer->is_late = true;
-	importer_kill(context, importer);
+	log_line("%s: importer %d is killed: it took longer than %" PRIu64 " ms (--commit-ms-max)", session_text(importer->session),
+		 (int)importer->pid, broker->config->commit_ms_max);
+	importer_kill(broker, importer);
 }
 
 static void answer(struct broker *broker, struct importer *importer, const struct inf_ctl_fetched *said)
@@ -196,7 +199,7 @@ static void on_exit_of_importer(struct loop_source *source, void *context)
 	if (!dead.is_ours) {
 		session->n_importer_deaths++;
 		death_text(how, sizeof(how), &info);
-		log_line("%s: importer %d %s%s", session_text(session), (int)dead.pid, how, dead.is_late ? ", it was too late" : "");
+		log_line("%s: importer %d %s", session_text(session), (int)dead.pid, how);
 	}
 	if (dead.is_busy)
 		answer_for_the_dead(broker, session, &dead, &info);

@@ -213,6 +213,7 @@ int stats_open(struct broker *broker)
 	snprintf(public->version_text, sizeof(public->version_text), "%s", INF_VERSION_STRING);
 	snprintf(public->loop, sizeof(public->loop), "%s", loop_name(broker->loop));
 	snprintf(public->socket_path, sizeof(public->socket_path), "%s", listener_path());
+	snprintf(public->device_asked, sizeof(public->device_asked), "%s", broker->config->device ? broker->config->device : "");
 	snprintf(public->models_path, sizeof(public->models_path), "%s",
 		 broker->config->models_path ? broker->config->models_path : "");
 	public->wake_ns = broker->wake_ns;

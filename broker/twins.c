@@ -35,6 +35,11 @@
 
 /* --- making --- */
 
+static uint64_t charged(uint64_t bytes)
+{
+	return (bytes + GRANULE_BYTES - 1) / GRANULE_BYTES * GRANULE_BYTES;
+}
+
 static int open_pair(struct region *twin)
 {
 	int pair[2];
@@ -54,7 +59,7 @@ static int make(struct broker *broker, struct session *session, const struct reg
 		.kind = INF_REGION_TWIN,
 		.state = REGION_OFFERED,
 		.bytes = region->bytes,
-		.charge = (region->bytes + GRANULE_BYTES - 1) / GRANULE_BYTES * GRANULE_BYTES,
+		.charge = charged(region->bytes),
 		.generation = region->generation,
 		.make_fd = -1,
 	};
@@ -158,9 +163,9 @@ static void refuse(struct broker *broker, struct session *session, uint32_t cook
 	open_drop(session);
 	if (error == -EDQUOT)
 		session_refuse(broker, session, cookie, -EDQUOT, INF_QUOTA,
-			       "%" PRIu64 " bytes are over the quota (--user-device-memory-max %" PRIu64 ", --device-memory-max %" PRIu64
+			       "%" PRIu64 " more are over the quota (--user-device-memory-max %" PRIu64 ", --device-memory-max %" PRIu64
 			       "; of the host --user-memory-max, --memory-max)",
-			       bytes, config->user_device_memory_max, config->device_memory_max);
+			       charged(bytes), config->user_device_memory_max, config->device_memory_max);
 	else if (error == -ENOSPC)
 		session_refuse(broker, session, cookie, -EDQUOT, INF_QUOTA, "no more regions in this session: use a second connection");
 	else

@@ -10,40 +10,17 @@
  * not to the request: they never go back. So do its marks, events that are made once and recorded again.
  */
 #define _GNU_SOURCE 1
-#include "client/internal.h"
-#include "shm/device/slab.h"
+#include "client/device.h"
 #include "shm/region.h"
 #include <errno.h>
 #include <inf/device.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-/* How far a stream had been given work when it was recorded. */
-struct mark {
-	struct mark *next;
-	CUevent event;
-	bool is_set; /* by the request that holds the entry, and not seen to have passed */
-};
-
-struct device {
-	struct inf_driver driver;
-	CUdevice handle;
-	CUcontext context;
-	struct inf_ctl_timeline told; /* the broker's answer */
-	struct inf_timeline *timeline;
-	CUdeviceptr words; /* where the device reaches it */
-	bool maps_twins;   /* the one that is asked for; control lock */
-	/* client->table_lock */
-	uint16_t free[INF_TIMELINES];
-	uint32_t n_free;
-	/* Of the request that holds the entry. */
-	uint64_t ready[INF_TIMELINES], done[INF_TIMELINES];
-	struct mark *marks[INF_TIMELINES];
-};
-
-/* Makes our context the thread's; the one before is given back by leave(). */
-static CUresult enter(const struct device *device, CUcontext *ret_before)
+/* Makes our context the thread's; the one before is given back by infc_device_leave(). */
+CUresult infc_device_enter(const struct device *device, CUcontext *ret_before)
 {
 	CUresult result = device->driver.context_get(ret_before);
 
@@ -52,15 +29,19 @@ static CUresult enter(const struct device *device, CUcontext *ret_before)
 	return device->driver.context_set(device->context);
 }
 
-static void leave(const struct device *device, CUcontext before)
+void infc_device_leave(const struct device *device, CUcontext before)
 {
 	if (before != device->context)
 		device->driver.context_set(before);
 }
 
-static int refuse(const struct device *device, CUresult result)
+int infc_device_refuse(const struct device *device, CUresult result)
 {
-	infc_error_set(inf_driver_error(&device->driver, result));
+	char text[INF_DRIVER_TEXT_BYTES];
+
+	snprintf(text, sizeof(text), "the CUDA driver says %s%s", inf_driver_error(&device->driver, result),
+		 result == CUDA_ERROR_INVALID_HANDLE ? ": is it a stream of this process, in the primary context of the broker's device?" : "");
+	infc_error_set(text);
 	return inf_driver_errno(result);
 }
 
@@ -77,7 +58,7 @@ static int find_device(struct device *device)
 	}
 	CUresult result = device->driver.context_retain(&device->context, device->handle);
 
-	return result ? refuse(device, result) : 0;
+	return result ? infc_device_refuse(device, result) : 0;
 }
 
 static int map_timeline(struct device *device, int fd)
@@ -91,17 +72,17 @@ static int map_timeline(struct device *device, int fd)
 		r = inf_region_map(fd, device->told.bytes, true, 0, &address);
 	if (r)
 		return r;
-	result = enter(device, &before);
+	result = infc_device_enter(device, &before);
 	if (!result) {
 		result = device->driver.host_register(address, INF_TIMELINE_BYTES,
 						      CU_MEMHOSTREGISTER_PORTABLE | CU_MEMHOSTREGISTER_DEVICEMAP);
 		if (!result)
 			result = device->driver.host_device_pointer(&device->words, address, 0);
-		leave(device, before);
+		infc_device_leave(device, before);
 	}
 	if (result) {
 		inf_region_unmap(address, INF_TIMELINE_BYTES, 0);
-		return refuse(device, result);
+		return infc_device_refuse(device, result);
 	}
 	device->timeline = address;
 	for (uint32_t i = 0; i < INF_TIMELINES; i++)
@@ -169,7 +150,7 @@ static struct device *device_of(const struct inf_client *client)
 	return __atomic_load_n(&client->device, __ATOMIC_ACQUIRE);
 }
 
-int inf_device_open(struct inf_client *client, struct inf_device_info *ret_info)
+static int device_open(struct inf_client *client, struct inf_device_info *ret_info)
 {
 	struct inf_device_info info = { 0 };
 	int r = 0;
@@ -225,14 +206,14 @@ void infc_device_close(struct inf_client *client)
 	/* In a forked child driver and words are the parent's. */
 	if (!infc_is_forked(client))
 		infc_device_release_waits(client);
-	if (!infc_is_forked(client) && !enter(device, &before)) {
+	if (!infc_is_forked(client) && !infc_device_enter(device, &before)) {
 		/* Nothing on the device may reach for what goes now. */
 		device->driver.context_synchronize();
 		free_marks(device, true);
 		for (unsigned int i = 0; i < INF_REGIONS; i++)
 			inf_slab_unmap(&device->driver, &client->regions[i].slab);
 		device->driver.host_unregister(device->timeline);
-		leave(device, before);
+		infc_device_leave(device, before);
 		device->driver.context_release(device->handle);
 	}
 	free_marks(device, false);
@@ -264,15 +245,15 @@ int infc_device_add_twin(struct inf_client *client, struct region *region, int s
 		close(fd);
 		return -EPROTO;
 	}
-	result = enter(device, &before);
+	result = infc_device_enter(device, &before);
 	if (!result) {
 		result = inf_slab_map(&device->driver, device->handle, fd, msg.bytes, &slab);
-		leave(device, before);
+		infc_device_leave(device, before);
 	}
 	close(fd);
 	/* Not the connection's fault: who asked finds no address. */
 	if (result) {
-		refuse(device, result);
+		infc_device_refuse(device, result);
 		return 0;
 	}
 	region->slab = slab;
@@ -280,8 +261,7 @@ int infc_device_add_twin(struct inf_client *client, struct region *region, int s
 	return 0;
 }
 
-/* `is_mapped`: here as well, not at the broker alone. */
-static int ask_twin(struct inf_client *client, const struct region *region, bool is_mapped)
+int infc_device_ask_twin(struct inf_client *client, const struct region *region, bool is_mapped)
 {
 	union inf_ctl_any answer;
 	struct inf_ctl_twin msg;
@@ -313,7 +293,7 @@ static int locate(struct inf_client *client, const struct arena_block *block, ui
 	/* Acquire: pairs with the release in infc_device_add_twin(). */
 	if (!inf_load64_acquire(&region->twin) || inf_load32(&region->twin_lost)) {
 		pthread_mutex_lock(&client->control_lock);
-		r = ask_twin(client, region, true);
+		r = infc_device_ask_twin(client, region, true);
 		pthread_mutex_unlock(&client->control_lock);
 	}
 	if (!r)
@@ -365,8 +345,7 @@ void infc_device_fill_slot(struct inf_submission *slot, const struct inf_request
 
 /* --- calls --- */
 
-/* The request may be changed, and has an entry. 0 or -errno. */
-static int begin(struct inf_request *req, struct device **ret_device)
+int infc_device_begin(struct inf_request *req, struct device **ret_device)
 {
 	if (!req || !req->block)
 		return -EINVAL;
@@ -382,7 +361,7 @@ static int begin(struct inf_request *req, struct device **ret_device)
 static int place_input(struct inf_request *req, uint32_t idx, struct device **ret_device, uint64_t *ret_address)
 {
 	uint64_t address;
-	int r = !req || idx >= req->model->signature.n_inputs ? -EINVAL : begin(req, ret_device);
+	int r = !req || idx >= req->model->signature.n_inputs ? -EINVAL : infc_device_begin(req, ret_device);
 
 	if (!r)
 		r = locate(req->client, req->block, &address);
@@ -391,23 +370,22 @@ static int place_input(struct inf_request *req, uint32_t idx, struct device **re
 	return r;
 }
 
-static void take_from_device(struct inf_request *req, uint32_t idx)
+void infc_device_take_input(struct inf_request *req, uint32_t idx)
 {
 	req->twin_flags |= 1u << (INF_SUB_TWIN_SHIFT + idx);
 }
 
-int inf_input_device(struct inf_request *req, uint32_t idx, uint64_t *ret_address)
+static int input_device(struct inf_request *req, uint32_t idx, uint64_t *ret_address)
 {
 	struct device *device;
 	int r = ret_address ? place_input(req, idx, &device, ret_address) : -EINVAL;
 
 	if (!r)
-		take_from_device(req, idx);
+		infc_device_take_input(req, idx);
 	return r;
 }
 
-/* Is that device memory of this device, and so much of it? */
-static int check_source(const struct device *device, uint64_t from, uint64_t bytes)
+int infc_device_check_source(const struct device *device, uint64_t from, uint64_t bytes)
 {
 	unsigned int type = 0;
 	int ordinal = -1;
@@ -423,7 +401,7 @@ static int check_source(const struct device *device, uint64_t from, uint64_t byt
 	return ordinal == device->handle ? 0 : -EXDEV;
 }
 
-int inf_input_copy(struct inf_request *req, uint32_t idx, uint64_t from, uint64_t bytes, void *stream)
+static int input_copy(struct inf_request *req, uint32_t idx, uint64_t from, uint64_t bytes, void *stream)
 {
 	struct device *device;
 	CUcontext before;
@@ -435,156 +413,17 @@ int inf_input_copy(struct inf_request *req, uint32_t idx, uint64_t from, uint64_
 		return r;
 	if (bytes > inf_input_room(req, idx))
 		return -EMSGSIZE;
-	result = enter(device, &before);
+	result = infc_device_enter(device, &before);
 	if (result)
-		return refuse(device, result);
-	r = bytes ? check_source(device, from, bytes) : 0;
+		return infc_device_refuse(device, result);
+	r = bytes ? infc_device_check_source(device, from, bytes) : 0;
 	if (!r && bytes)
 		result = device->driver.copy(to, from, bytes, stream);
-	leave(device, before);
+	infc_device_leave(device, before);
 	if (result)
-		return refuse(device, result);
+		return infc_device_refuse(device, result);
 	if (!r)
-		take_from_device(req, idx);
-	return r;
-}
-
-/* --- memory that the broker opens, by handles --- */
-
-struct exported {
-	CUipcMemHandle memory;
-	CUipcEventHandle handle;
-	CUevent event;
-	uint64_t offset; /* of the source, in what `memory` names */
-};
-
-static bool is_legacy(const struct device *device, uint64_t from)
-{
-	CUpointer_attribute attribute = CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE;
-	int answer = 0;
-	void *value = &answer;
-
-	return !device->driver.pointer_attributes(1, &attribute, &value, from) && answer;
-}
-
-/* What the broker needs to know of the source. The event is the caller's to destroy. Our context is current. */
-static int export_source(const struct device *device, uint64_t from, void *stream, struct exported *ret)
-{
-	const struct inf_driver *driver = &device->driver;
-	CUdeviceptr base;
-	CUresult result;
-	size_t bytes;
-
-	if (!is_legacy(device, from)) {
-		infc_error_set("other processes can open only memory of cudaMalloc (neither pools nor virtual memory): use inf_input_copy");
-		return -EOPNOTSUPP;
-	}
-	result = driver->address_range(&base, &bytes, from);
-	if (!result)
-		result = driver->ipc_get_memory(&ret->memory, base);
-	if (!result)
-		result = driver->event_create(&ret->event, CU_EVENT_INTERPROCESS | CU_EVENT_DISABLE_TIMING);
-	if (result)
-		return refuse(device, result);
-	ret->offset = from - base;
-	result = driver->event_record(ret->event, stream);
-	if (!result)
-		result = driver->ipc_get_event(&ret->handle, ret->event);
-	if (!result)
-		return 0;
-	driver->event_destroy(ret->event);
-	return refuse(device, result);
-}
-
-/* To destroy an event that somebody waits for may block for ever: that of a broker which has just died is left to the context. */
-static void forget_event(const struct inf_client *client, const struct device *device, CUevent event)
-{
-	CUcontext before;
-
-	if (enter(device, &before))
-		return;
-	if (!infc_is_lost(client) || device->driver.event_query(event) != CUDA_ERROR_NOT_READY)
-		device->driver.event_destroy(event);
-	leave(device, before);
-}
-
-/* Control lock held. Until the copy is there, or will never be. */
-static int ask_import(struct inf_client *client, const struct region *region, uint64_t offset, const struct exported *source,
-		      uint64_t bytes)
-{
-	union inf_ctl_any answer;
-	struct inf_ctl_import msg;
-	int fd, r = ask_twin(client, region, false);
-
-	if (r)
-		return r;
-	inf_ctl_init(&msg, INF_CTL_IMPORT, 0);
-	msg.region = region->id;
-	msg.flags = INF_IMPORT_EVENT;
-	msg.offset = offset;
-	msg.bytes = bytes;
-	msg.from_offset = source->offset;
-	memcpy(msg.memory, &source->memory, sizeof(msg.memory));
-	memcpy(msg.event, &source->handle, sizeof(msg.event));
-	r = infc_control_ask(client, &msg, INF_CTL_IMPORTED, &answer, &fd);
-	return !r && answer.head.type == INF_CTL_ERROR ? infc_control_refusal(&answer.error) : r;
-}
-
-static int import(struct inf_request *req, uint32_t idx, const struct exported *source, uint64_t bytes)
-{
-	struct inf_client *client = req->client;
-	const struct region *region = infc_region_find(client, req->block->region, INF_REGION_REQUEST);
-	int r;
-
-	if (!region)
-		return -EPROTO;
-	pthread_mutex_lock(&client->control_lock);
-	r = ask_import(client, region, req->block->offset + infc_input_offset(req, idx), source, bytes);
-	pthread_mutex_unlock(&client->control_lock);
-	return r;
-}
-
-static int check_import(const struct inf_client *client, const struct device *device)
-{
-	if (!(client->features & INF_FEATURE_IMPORT)) {
-		infc_error_set("this broker opens no memory of clients: update it");
-		return -EOPNOTSUPP;
-	}
-	if (inf_driver_has_ipc(&device->driver))
-		return 0;
-	infc_error_set("this CUDA driver lets other processes open no memory");
-	return -EOPNOTSUPP;
-}
-
-int inf_input_import(struct inf_request *req, uint32_t idx, uint64_t from, uint64_t bytes, void *stream)
-{
-	struct exported source;
-	struct device *device;
-	CUcontext before;
-	CUresult result;
-	int r = !req || idx >= req->model->signature.n_inputs ? -EINVAL : begin(req, &device);
-
-	if (!r)
-		r = check_import(req->client, device);
-	if (r)
-		return r;
-	if (bytes > inf_input_room(req, idx))
-		return -EMSGSIZE;
-	if (!bytes)
-		return -EINVAL;
-	result = enter(device, &before);
-	if (result)
-		return refuse(device, result);
-	r = check_source(device, from, bytes);
-	if (!r)
-		r = export_source(device, from, stream, &source);
-	leave(device, before);
-	if (r)
-		return r;
-	r = import(req, idx, &source, bytes);
-	forget_event(req->client, device, source.event);
-	if (!r)
-		take_from_device(req, idx);
+		infc_device_take_input(req, idx);
 	return r;
 }
 
@@ -596,11 +435,11 @@ static struct arena_block *block_before(const struct inf_request *req, uint64_t 
 	return req->is_ext ? req->ext : req->block;
 }
 
-int inf_output_to_device(struct inf_request *req)
+static int output_to_device(struct inf_request *req)
 {
 	struct device *device;
 	uint64_t address;
-	int r = begin(req, &device);
+	int r = infc_device_begin(req, &device);
 
 	if (r)
 		return r;
@@ -616,7 +455,7 @@ int inf_output_to_device(struct inf_request *req)
 	return r;
 }
 
-int inf_output_device(const struct inf_request *req, uint32_t idx, uint64_t *ret_address)
+static int output_device(const struct inf_request *req, uint32_t idx, uint64_t *ret_address)
 {
 	const struct arena_block *block;
 	const struct region *region;
@@ -638,28 +477,28 @@ static CUdeviceptr word_of(const struct device *device, const struct inf_request
 	return device->words + (req->timeline - 1u) * sizeof(struct inf_timeline) + at;
 }
 
-int inf_request_commit(struct inf_request *req, void *stream)
+static int request_commit(struct inf_request *req, void *stream)
 {
 	struct device *device;
 	CUcontext before;
 	CUresult result;
-	int r = !req || !req->timeline ? -EINVAL : begin(req, &device);
+	int r = !req || !req->timeline ? -EINVAL : infc_device_begin(req, &device);
 
 	if (r)
 		return r;
-	result = enter(device, &before);
+	result = infc_device_enter(device, &before);
 	if (!result) {
 		uint64_t *count = &device->ready[req->timeline - 1];
 
 		result = device->driver.stream_write(stream, word_of(device, req, offsetof(struct inf_timeline, ready)), *count + 1,
 						     CU_STREAM_WRITE_VALUE_DEFAULT);
 		*count += !result;
-		leave(device, before);
+		infc_device_leave(device, before);
 	}
-	return result ? refuse(device, result) : 0;
+	return result ? infc_device_refuse(device, result) : 0;
 }
 
-int inf_wait_stream(struct inf_request *req, void *stream)
+static int wait_stream(struct inf_request *req, void *stream)
 {
 	struct device *device;
 	CUcontext before;
@@ -674,13 +513,13 @@ int inf_wait_stream(struct inf_request *req, void *stream)
 	if (state != INFC_FLIGHT && state != INFC_ENDED)
 		return -EINVAL;
 	device = req->client->device;
-	result = enter(device, &before);
+	result = infc_device_enter(device, &before);
 	if (!result) {
 		result = device->driver.stream_wait(stream, word_of(device, req, offsetof(struct inf_timeline, done)),
 						    device->done[req->timeline - 1], CU_STREAM_WAIT_VALUE_GEQ);
-		leave(device, before);
+		infc_device_leave(device, before);
 	}
-	return result ? refuse(device, result) : 0;
+	return result ? infc_device_refuse(device, result) : 0;
 }
 
 /* One of the entry's that is not in use. NULL with *ret_error set. */
@@ -700,7 +539,7 @@ static struct mark *mark_of(struct device *device, uint32_t at, int *ret_error)
 	}
 	result = device->driver.event_create(&mark->event, CU_EVENT_DISABLE_TIMING);
 	if (result) {
-		*ret_error = refuse(device, result);
+		*ret_error = infc_device_refuse(device, result);
 		free(mark);
 		return NULL;
 	}
@@ -718,11 +557,11 @@ static int enter_request(const struct inf_request *req, CUcontext *ret_before)
 		return -EINVAL;
 	if (infc_is_forked(req->client))
 		return -EOWNERDEAD;
-	result = enter(req->client->device, ret_before);
-	return result ? refuse(req->client->device, result) : 0;
+	result = infc_device_enter(req->client->device, ret_before);
+	return result ? infc_device_refuse(req->client->device, result) : 0;
 }
 
-int inf_mark_stream(struct inf_request *req, void *stream)
+static int mark_stream(struct inf_request *req, void *stream)
 {
 	struct device *device;
 	struct mark *mark;
@@ -738,11 +577,11 @@ int inf_mark_stream(struct inf_request *req, void *stream)
 		result = device->driver.event_record(mark->event, stream);
 	if (mark && !result)
 		mark->is_set = true;
-	leave(device, before);
-	return result ? refuse(device, result) : r;
+	infc_device_leave(device, before);
+	return result ? infc_device_refuse(device, result) : r;
 }
 
-int inf_poll_marks(struct inf_request *req)
+static int poll_marks(struct inf_request *req)
 {
 	struct device *device;
 	CUresult result = CUDA_SUCCESS;
@@ -757,8 +596,88 @@ int inf_poll_marks(struct inf_request *req)
 			result = device->driver.event_query(mark->event);
 		mark->is_set &= result != CUDA_SUCCESS;
 	}
-	leave(device, before);
+	infc_device_leave(device, before);
 	if (result == CUDA_ERROR_NOT_READY)
 		return 0;
-	return result ? refuse(device, result) : 1;
+	return result ? infc_device_refuse(device, result) : 1;
+}
+
+/* --- the calls, with words for what fails --- */
+
+static const struct {
+	int error;
+	const char *text;
+} words[] = {
+	{ -EINVAL, "no such input or output, or the request is not in the state that this call needs: see its manual page" },
+	{ -EBUSY, "the request is in flight: wait for it first" },
+	{ -ENODEV, "inf_device_open() comes first" },
+	{ -ENOBUFS, "1024 requests with device memory are taken: give some back" },
+	{ -ESTALE, "the memory went with the broker's device: open a new client" },
+	{ -EMSGSIZE, "that is more than the input has room for: inf_input_room() says how much" },
+	{ -EFAULT, "that is no device memory of this process, or one allocation has not that much" },
+	{ -EXDEV, "that memory is of another device than the broker's" },
+	{ -EOWNERDEAD, "this process was forked: open a client of its own" },
+	{ -ECONNRESET, "the broker is gone: open a new client" },
+	{ -ENOMEM, "out of memory" },
+};
+
+/* Whatever failed without saying why says so by its error. */
+static int told(int r)
+{
+	for (size_t i = 0; r < 0 && !*inf_error(NULL) && i < sizeof(words) / sizeof(words[0]); i++)
+		if (words[i].error == r)
+			infc_error_set(words[i].text);
+	return r;
+}
+
+#define CALL(call) (infc_error_set(""), told(call))
+
+int inf_device_open(struct inf_client *client, struct inf_device_info *ret_info)
+{
+	return CALL(device_open(client, ret_info));
+}
+
+int inf_input_device(struct inf_request *req, uint32_t idx, uint64_t *ret_address)
+{
+	return CALL(input_device(req, idx, ret_address));
+}
+
+int inf_input_copy(struct inf_request *req, uint32_t idx, uint64_t from, uint64_t bytes, void *stream)
+{
+	return CALL(input_copy(req, idx, from, bytes, stream));
+}
+
+int inf_input_import(struct inf_request *req, uint32_t idx, uint64_t from, uint64_t bytes, void *stream)
+{
+	return CALL(infc_input_import(req, idx, from, bytes, stream));
+}
+
+int inf_output_to_device(struct inf_request *req)
+{
+	return CALL(output_to_device(req));
+}
+
+int inf_output_device(const struct inf_request *req, uint32_t idx, uint64_t *ret_address)
+{
+	return CALL(output_device(req, idx, ret_address));
+}
+
+int inf_request_commit(struct inf_request *req, void *stream)
+{
+	return CALL(request_commit(req, stream));
+}
+
+int inf_wait_stream(struct inf_request *req, void *stream)
+{
+	return CALL(wait_stream(req, stream));
+}
+
+int inf_mark_stream(struct inf_request *req, void *stream)
+{
+	return CALL(mark_stream(req, stream));
+}
+
+int inf_poll_marks(struct inf_request *req)
+{
+	return CALL(poll_marks(req));
 }

@@ -315,7 +315,7 @@ int inf_wait_any(struct inf_client *client, uint64_t until_ns, struct inf_reques
 
 enum inf_status inf_request_status(const struct inf_request *req)
 {
-	return (enum inf_status)req->status;
+	return inf_load32_acquire(&req->state) == INFC_ENDED ? (enum inf_status)req->status : INF_STATUS_N;
 }
 
 int inf_request_get_info(const struct inf_request *req, struct inf_request_info *ret_info)

@@ -67,6 +67,7 @@ struct inf_stats_public {
 	char socket_path[112];
 	char models_path[256];
 	char device[32];
+	char device_asked[48]; /* --device; "" = cpu */
 	uint32_t executor_pid; /* 0 = none */
 	uint32_t executor_state; /* enum inf_stats_executor */
 	uint32_t n_instances;

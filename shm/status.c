@@ -21,11 +21,12 @@ static const struct {
 				 "depth." },
 	[INF_BUSY] = { "BUSY", "The broker's limit: try again after retry_after_us." },
 	[INF_SHED] = { "SHED", "Dropped so that others meet their deadlines: try again after retry_after_us." },
-	[INF_DEADLINE] = { "DEADLINE", "Its deadline passed before it ran: ask earlier, or allow more time." },
+	[INF_DEADLINE] = { "DEADLINE", "Its deadline passed before it ran, or its inputs on a device never came (--commit-ms-max): ask "
+				  "earlier, allow more time, or look at the stream that was committed." },
 	[INF_CANCELLED] = { "CANCELLED", "The client cancelled it: nothing to do." },
 	[INF_MODEL_ERROR] = { "MODEL_ERROR", "The model failed, or produced what its signature forbids: see the broker's "
 					     "log." },
-	[INF_POISON] = { "POISON", "Run alone, this request killed its executor: don't send it again." },
+	[INF_POISON] = { "POISON", "Run alone, this request killed its executor, or hung it: don't send it again." },
 	[INF_EXECUTOR_LOST] = { "EXECUTOR_LOST", "No executor can be started: see `shmctl status` and the broker's log." },
 	[INF_BROKER_LOST] = { "BROKER_LOST", "The broker died or ended this session: close the client and open a new one." },
 };

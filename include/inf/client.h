@@ -10,8 +10,8 @@
  *	inf_model_open(client, "classifier", 0, &model);
  *	inf_request_take(model, 1, &req);		// one row: memory for every input
  *	fill(inf_input(req, 0));			// float[1][3][224][224], where the model reads it
- *	inf_submit(req);				// a 64-byte store; a system call only if the broker sleeps
- *	if (inf_wait(req, INF_FOREVER) == 0 && inf_request_status(req) == INF_OK)
+ *	if (inf_submit(req) == 0 &&			// a 64-byte store; a system call only if the broker sleeps
+ *	    inf_wait(req, INF_FOREVER) == 0 && inf_request_status(req) == INF_OK)
  *		use(inf_output(req, 0));		// float[1][1000], where the executor wrote it
  *	inf_request_give(req);				// input and output memory go back
  *	inf_close(client);
@@ -217,7 +217,10 @@ INF_EXPORT int inf_wait_any(struct inf_client *client, uint64_t until_ns, struct
  */
 INF_EXPORT int inf_cancel(struct inf_request *req);
 
-/* inf_request_status - how it ended; meaningful after inf_poll() == 1 or inf_wait() == 0. */
+/*
+ * inf_request_status - how it ended, after inf_poll() == 1 or inf_wait() == 0. Before: INF_STATUS_N, which is no status. After a
+ * failed inf_submit() it is still what it was.
+ */
 INF_EXPORT enum inf_status inf_request_status(const struct inf_request *req);
 
 /* What the broker measured, and its advice; zeros before the end. */
@@ -239,10 +242,13 @@ struct inf_tensor {
 	int64_t dims[INF_RANK_MAX];
 };
 
-/* inf_output - data of output `idx`; NULL unless the status is INF_OK and idx is in range. */
+/* inf_output - data of output `idx`; NULL unless the status is INF_OK and idx is in range, and where results stay on a device. */
 INF_EXPORT const void *inf_output(const struct inf_request *req, uint32_t idx);
 
-/* inf_output_tensor - the same with dtype and shape. -EINVAL where inf_output() is NULL. */
+/*
+ * inf_output_tensor - the same with dtype and shape; of results on a device without data. -EINVAL where the status is not INF_OK or idx
+ * is out of range.
+ */
 INF_EXPORT int inf_output_tensor(const struct inf_request *req, uint32_t idx, struct inf_tensor *ret_tensor);
 
 /*
@@ -277,7 +283,10 @@ INF_EXPORT int inf_fd_arm(struct inf_client *client);
 /* inf_thread_leave - returns the calling thread's lane (also done when the thread ends). */
 INF_EXPORT void inf_thread_leave(struct inf_client *client);
 
-/* inf_error - the broker's words on the last failed inf_model_open() of this thread; never NULL. */
+/*
+ * inf_error - what the last inf_model_open() or call of inf/device.h of this thread had to say, if it failed: the broker's words
+ * where it was asked, else a sentence of the library. Never NULL.
+ */
 INF_EXPORT const char *inf_error(const struct inf_client *client);
 
 /* inf_session - number of the session, as in `shmctl sessions`. */

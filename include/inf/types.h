@@ -46,10 +46,9 @@ enum inf_dtype {
 };
 
 /*
- * How a request ended. Every accepted request gets exactly one of these (design: "exactly one terminal
- * status, with a name, also when an executor or the broker dies"). inf_status_name() gives the name,
- * inf_status_text() one sentence with the next step, inf_status_maybe_executed() whether the model may
- * have run. The numbers are part of the shared-memory layout and never change.
+ * How a request ended. Every accepted request gets exactly one of these, also when an executor or the broker
+ * dies. inf_status_name() gives the name, inf_status_text() one sentence with the next step,
+ * inf_request_get_info() whether the model may have run. The numbers are part of the shared-memory layout and never change.
  */
 enum inf_status {
 	INF_OK = 0,
@@ -63,10 +62,10 @@ enum inf_status {
 	INF_QUOTA = 8,		/* the client's own limit: release outputs, wait for answers */
 	INF_BUSY = 9,		/* the broker's limit: try again after retry_after_us */
 	INF_SHED = 10,		/* dropped so that others meet their deadlines */
-	INF_DEADLINE = 11,	/* its deadline passed before it ran */
+	INF_DEADLINE = 11,	/* its deadline passed before it ran, or what it was committed to on a device never came */
 	INF_CANCELLED = 12,	/* the client cancelled it */
 	INF_MODEL_ERROR = 13,	/* the model failed, or produced what its signature forbids */
-	INF_POISON = 14,	/* run alone, it killed its executor */
+	INF_POISON = 14,	/* run alone, it killed its executor, or hung it */
 	INF_EXECUTOR_LOST = 15, /* no executor can be started */
 	INF_BROKER_LOST = 16,	/* the broker died or ended this session */
 	INF_STATUS_N

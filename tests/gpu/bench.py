@@ -299,7 +299,7 @@ def table(facts, samples, chosen, found):
     lines = ["", title(facts, samples), ""]
     for experiment in chosen:
         lines.append(f"  {experiment.name:26s} {experiment.state:8s} {experiment.took:6.1f} s  {experiment.why or ''}".rstrip())
-    lines += ["", f"  {'ceiling (reference 5.8)':58s} {'goal':>9s} {'found':>9s} {'':8s} of"]
+    lines += ["", f"  {'what to aim at':58s} {'goal':>9s} {'found':>9s} {'':8s} of"]
     for line in found:
         goal = f"{'<=' if line['at_most'] else '>='} {line['goal']:g}"
         if line["why"]:

@@ -119,6 +119,7 @@ check "the broker ends cleanly" broker_stop
 cpu_only() { # DEVICE WORDS
 	: >"$RUN/broker.log"
 	if broker_start --builtin --device "$1" >"$RUN/out" 2>&1 && "$BUILD/shmctl" status | grep -q 'device cpu' &&
+		"$BUILD/shmctl" status | grep -q "note .*--device $1 was asked for" &&
 		"$BUILD/tests/requests" "$SOCKET" identity >"$RUN/out" 2>&1 && grep -q "CPU only: .*$2" "$RUN/broker.log"; then
 		ok "$1: CPU only, $2"
 	else
@@ -132,6 +133,9 @@ FAKECUDA_DEVICES=0 cpu_only cuda "sees no device"
 FAKECUDA_VERSION=11080 cpu_only cuda "CUDA 11.8"
 FAKECUDA_FAULTS=cuInit:1:800 cpu_only cuda "may this user open /dev/nvidia"
 cpu_only cuda:7 "there is no device cuda:7"
-cpu_only GPU-nonsense "fits 0 of 1 devices"
+cpu_only GPU-0bad "fits 0 of 1 devices"
+for word in cuda:-1 cuda:x GPU-nonsense cuda9; do
+	check "$word is no device" bash -c "'$BUILD/infbroker' --device $word 2>&1 | grep -q 'must be cpu, cuda'"
+done
 check "a word that is no device" bash -c "! '$BUILD/infbroker' --device gpu0 2>&1 | grep -q listening && '$BUILD/infbroker' --device gpu0 2>&1 | grep -q 'must be cpu, cuda'"
 finish

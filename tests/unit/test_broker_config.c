@@ -156,6 +156,18 @@ START_TEST(loop_from_the_environment)
 }
 END_TEST
 
+START_TEST(no_word_stands_for_another_one)
+{
+	struct config config;
+
+	ck_assert_int_eq(PARSE(&config, "--memory", "4G"), -EINVAL);
+	ck_assert_ptr_nonnull(strstr(said, "--memory: not an option; --memory-max?"));
+	ck_assert_int_eq(PARSE(&config, "--memory=4G"), -EINVAL);
+	ck_assert_int_eq(PARSE(&config, "--memory-max=4G"), 0);
+	ck_assert_int_eq(PARSE(&config, "--verb"), -EINVAL);
+}
+END_TEST
+
 START_TEST(every_limit_can_be_set)
 {
 #define SET(name_, value, unit, text)                                                          \
@@ -296,6 +308,7 @@ Suite *suite_broker_config(void)
 	tcase_add_test(good, models_become_absolute);
 	tcase_add_test(good, loop_from_the_environment);
 	tcase_add_test(good, every_limit_can_be_set);
+	tcase_add_test(good, no_word_stands_for_another_one);
 	tcase_add_test(good, help_is_complete_and_narrow);
 	tcase_add_test(good, version);
 	tcase_add_test(good, a_low_depth_max_lowers_the_default);

@@ -104,7 +104,7 @@ const struct command command_sessions = {
 	.usage = "Usage: shmctl sessions [-j]\n"
 		 "One line per session that you may see: yours, or all where you are the broker's "
 		 "user or root. Needs no answer\n"
-		 "from the broker. HELD is answers that the client has not released yet; INPUTS "
+		 "from the broker. HELD is answers whose memory has not been used again yet; INPUTS "
 		 "and OUTPUTS are its memory,\n"
 		 "DEVICE what it holds of the device that models run on.\n",
 	.run = run,

@@ -48,7 +48,7 @@ static void count_models(const struct inf_stats_public *stats, unsigned int n[IN
 static int print_as_json(const struct options *options, const struct inf_stats_public *stats,
 			 enum life life, const char *path)
 {
-	char text[256];
+	char text[256], asked[64];
 	unsigned int n_models[INF_MODEL_FAILED + 1] = { 0 };
 	json_t *statuses = json_object(), *limits = json_object();
 
@@ -65,7 +65,7 @@ static int print_as_json(const struct options *options, const struct inf_stats_p
 		options, "status",
 		json_pack(
 			"{s:s, s:o, s:i, s:o, s:o, s:I, s:b, s:i, s:i,"
-			" s:{s:s, s:i, s:o, s:i, s:I, s:I},"
+			" s:{s:s, s:i, s:o, s:o, s:i, s:I, s:I},"
 			" s:{s:I, s:I, s:I, s:I}, s:{s:i, s:i, s:i}, s:o, s:I, s:I, s:I, s:I, s:o}",
 			"state", life_word(life), "socket", json_text(path), "pid", (int)stats->head.pid,
 			"version", json_text(STRING(text, stats->version_text)), "loop",
@@ -76,7 +76,8 @@ static int print_as_json(const struct options *options, const struct inf_stats_p
 			/* executor */
 			"executor", "state", executor_word(inf_load32(&stats->executor_state)),
 			"pid", (int)inf_load32(&stats->executor_pid), "device",
-			json_text(STRING(text, stats->device)), "instances",
+			json_text(STRING(text, stats->device)), "device_asked",
+			json_text(STRING(asked, stats->device_asked)), "instances",
 			(int)inf_load32(&stats->n_instances), "generation",
 			(json_int_t)inf_load64(&stats->executor_generation), "deaths",
 			(json_int_t)inf_load64(&stats->n_executor_deaths),
@@ -160,6 +161,9 @@ static void print_for_people(const struct inf_stats_public *stats, enum life lif
 	if (stats_has_device(stats))
 		printf(", %s of device memory", word_bytes(held, inf_load64(&stats->device_bytes)));
 	putchar('\n');
+	if (stats->device_asked[0] && !strcmp(STRING(text, stats->device), "cpu"))
+		printf("note      --device %s was asked for, and cannot be used: the broker's log says why\n",
+		       word_name(name, STRING(text, stats->device_asked)));
 	if (stats_has_device(stats))
 		puts("note      models on a device are proven on a CUDA driver in software; no GPU has run them yet");
 	printf("waiting   looks for work for %.1f us before it sleeps; a wake-up takes %.1f us here\n",
