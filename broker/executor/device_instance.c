@@ -26,7 +26,7 @@
 
 struct work {
 	struct instance *instance;
-	struct tracks tracks[2]; /* [1] for urgent batches: the device turns to them first */
+	struct tracks tracks[TRACKS]; /* [1] for urgent batches: the device turns to them first */
 	struct flight flights[INSTANCE_FLIGHTS];
 	uint64_t start_ns[INSTANCE_FLIGHTS];
 	uint32_t wake;	 /* atomic: see flight.h */
@@ -50,9 +50,9 @@ int device_instance_open(struct instance *instance)
 		return -ENOMEM;
 	work->instance = instance;
 	device_enter(device);
-	r = tracks_open(&work->tracks[0], device, device->priority_least);
+	r = tracks_open(&work->tracks[0], device, 0, device->priority_least);
 	if (!r)
-		r = tracks_open(&work->tracks[1], device, device->priority_greatest);
+		r = tracks_open(&work->tracks[1], device, 1, device->priority_greatest);
 	for (uint32_t i = 0; !r && i < INSTANCE_FLIGHTS; i++)
 		r = flight_open(&work->flights[i], device, instance->idx, instance->idx * INSTANCE_FLIGHTS + i, &work->wake);
 	instance->flights = work->flights;

@@ -432,7 +432,7 @@ static bool run_model(struct flight *flight, char *error)
 
 	if (flight->n_rows != flight->rows_laid_out)
 		return !graphs_enqueue(&run);
-	return !graphs_run(&run, flight->place, flight->n_memories);
+	return !graphs_run(&run, flight->idx * TRACKS + flight->tracks->idx, flight->n_memories);
 }
 
 static bool compute(struct flight *flight, char *error)
@@ -541,7 +541,7 @@ void flight_finish(struct flight *flight)
 
 /* --- opening ----------------------------------------------------------------------------------------------- */
 
-int tracks_open(struct tracks *tracks, const struct device *device, int priority)
+int tracks_open(struct tracks *tracks, const struct device *device, uint32_t idx, int priority)
 {
 	const struct inf_driver *driver = &device->driver;
 	CUresult result = driver->stream_create(&tracks->in, CU_STREAM_NON_BLOCKING, priority);
@@ -550,11 +550,12 @@ int tracks_open(struct tracks *tracks, const struct device *device, int priority
 		result = driver->stream_create(&tracks->compute, CU_STREAM_NON_BLOCKING, priority);
 	if (!result)
 		result = driver->stream_create(&tracks->out, CU_STREAM_NON_BLOCKING, priority);
+	tracks->idx = idx;
 	device_ok(device, result, "opening streams");
 	return inf_driver_errno(result);
 }
 
-int flight_open(struct flight *flight, const struct device *device, uint32_t instance, uint32_t place, uint32_t *wake)
+int flight_open(struct flight *flight, const struct device *device, uint32_t instance, uint32_t idx, uint32_t *wake)
 {
 	const struct inf_driver *driver = &device->driver;
 	CUresult result = driver->event_create(&flight->copied, CU_EVENT_DISABLE_TIMING);
@@ -573,7 +574,7 @@ int flight_open(struct flight *flight, const struct device *device, uint32_t ins
 		result = moves_open(&flight->moves_out, device);
 	flight->device = device;
 	flight->instance = instance;
-	flight->place = place;
+	flight->idx = idx;
 	flight->wake = wake;
 	device_ok(device, result, "opening events");
 	return inf_driver_errno(result);

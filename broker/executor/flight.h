@@ -18,9 +18,13 @@
 #include "broker/executor/moves.h"
 #include "broker/executor/queue.h"
 
+/* An instance has so many: one for batches of each urgency. */
+#define TRACKS 2u
+
 /* Streams of an instance, for batches of one urgency. */
 struct tracks {
 	CUstream in, compute, out;
+	uint32_t idx; /* 0, or 1 = urgent */
 };
 
 /* Device memory for the inputs and outputs of one batch, and as much pinned host memory for what goes through us. */
@@ -33,7 +37,7 @@ struct flight_memory {
 struct flight {
 	const struct device *device;
 	const struct tracks *tracks; /* those of its batch */
-	uint32_t instance, place; /* the latter as in graphs.h */
+	uint32_t instance, idx; /* the latter over all instances */
 	uint32_t *wake; /* atomic; counted up and futex-woken when a batch is done */
 	CUevent copied, computed;
 	struct flight_memory *memory;  /* NULL = none yet */
@@ -60,8 +64,8 @@ struct flight {
 uint64_t flight_bytes(const struct inf_tensor_spec *specs, uint32_t n, uint32_t rows);
 
 /* `priority` as of cuStreamCreateWithPriority(). */
-int tracks_open(struct tracks *tracks, const struct device *device, int priority);
-int flight_open(struct flight *flight, const struct device *device, uint32_t instance, uint32_t place, uint32_t *wake);
+int tracks_open(struct tracks *tracks, const struct device *device, uint32_t idx, int priority);
+int flight_open(struct flight *flight, const struct device *device, uint32_t instance, uint32_t idx, uint32_t *wake);
 
 /*
  * Puts `batch` on these streams as `model`; NULL = all of it is MODEL_ERROR. Never waits, unless the batch fails as a whole.

@@ -17,6 +17,7 @@ struct graph {
 
 struct place {
 	uint64_t memory;
+	CUstream stream;
 	uint32_t n_graphs;
 	struct graph *by_rows; /* [rows - 1] */
 };
@@ -193,9 +194,10 @@ int graphs_run(const struct model_run *run, uint32_t place_idx, uint64_t memory)
 
 	if (!graphs)
 		return graphs_enqueue(run);
-	if (place->memory != memory)
+	if (place->memory != memory || place->stream != run->stream)
 		graphs_forget(graphs, place_idx);
 	place->memory = memory;
+	place->stream = run->stream;
 	graph = find(graphs, place, run);
 	if (graph && !graph->exec) {
 		if (!record(graphs, run, &graph->exec))

@@ -4,9 +4,10 @@
  * one call of the driver where a network makes hundreds.
  *
  * Recorded is what enqueue() does, with the addresses that it does it with: one graph for each model, place and number of
- * rows, where a place is memory that batches run in (a flight's, or the loader's). No row is added to make a batch fit a
- * graph: the sizes in use are few, and each that comes back is recorded. That is done when it has run WARM times call by
- * call: libraries make up their minds in a model's first runs.
+ * rows, where a place is memory that batches run in and the stream that they run on (a flight's, or the loader's). Backends
+ * give all recordings of a stream the same memory besides (backend.h): launched on another one, two would run side by side
+ * in it. No row is added to make a batch fit a graph: the sizes in use are few, and each that comes back is recorded. That is
+ * done when it has run WARM times call by call: libraries make up their minds in a model's first runs.
  *
  * What cannot be recorded runs call by call, and a line says why: shapes that vary, a backend without record(), a model that
  * makes calls which a recording forbids. Nothing of that changes an answer.
@@ -40,8 +41,8 @@ struct graphs *graphs_free(struct graphs *graphs);
 int graphs_enqueue(const struct model_run *run);
 
 /*
- * Puts a run on its stream: recorded, if that can be. @memory names the addresses of `place`: another name, and what was
- * recorded there is forgotten. One thread at a time for each place. 0, or a negative errno as of enqueue().
+ * Puts a run on its stream: recorded, if that can be. @memory names the addresses of `place`: another name, or another stream,
+ * and what was recorded there is forgotten. One thread at a time for each place. 0, or a negative errno as of enqueue().
  */
 int graphs_run(const struct model_run *run, uint32_t place, uint64_t memory);
 

@@ -48,10 +48,16 @@ static struct {
 
 /* --- device memory --------------------------------------------------------------------------------------------- */
 
-/* `idx` counts the places that batches run in, over all instances. */
+/* `idx` counts flights, over all instances. */
 static struct flight *flight_at(const struct executor *executor, uint32_t idx)
 {
 	return &executor->instances[idx / INSTANCE_FLIGHTS]->flights[idx % INSTANCE_FLIGHTS];
+}
+
+/* As in graphs.h: each flight on each track, and last our own. */
+static uint32_t our_place(const struct executor *executor)
+{
+	return executor->n_instances * INSTANCE_FLIGHTS * TRACKS;
 }
 
 /* What models have of it: what their backends hold, and memory for batches, which all of them share. */
@@ -171,7 +177,7 @@ static uint32_t company_begin(struct companion *company, const struct loaded_mod
 static int measure(const struct executor *executor, const struct loaded_model *model, uint32_t rows, uint64_t *ret_ns,
 		   char *error, size_t error_bytes)
 {
-	uint32_t instance = executor->n_instances, place = instance * INSTANCE_FLIGHTS;
+	uint32_t instance = executor->n_instances, place = our_place(executor);
 	struct inf_backend_tensor inputs[INF_INPUTS_MAX];
 	uint8_t *block = make_inputs(&model->signature, rows, inputs);
 	uint64_t took[MEASURED_RUNS_MAX], begin_ns = assemble_now_ns();
@@ -311,7 +317,7 @@ static void allow_recording(struct executor *executor, struct loaded_model *mode
 
 	if (!executor->device || executor->options.no_graphs)
 		return;
-	model->graphs = graphs_new(executor->device, model, executor->n_instances * INSTANCE_FLIGHTS + 1, why, sizeof(why));
+	model->graphs = graphs_new(executor->device, model, our_place(executor) + 1, why, sizeof(why));
 	if (!model->graphs && executor->options.verbose)
 		executor_log("%s: runs call by call, not as CUDA graphs: %s", model->signature.name, why);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * graphs.c - graphs LIBRARY: recorded runs of a model (broker/executor/graphs.c) on cuda:0 of that driver. The model copies
- * its input to its output, call by call or as a graph: every answer is compared, and what was recorded is counted.
+ * its input to its output by way of memory that its runs on a stream share, call by call or as a graph: every answer is
+ * compared, and what was recorded is counted.
  */
 #include "broker/cuda/image.h"
 #include "broker/executor/graphs.h"
@@ -17,7 +18,8 @@
 
 static struct device device;
 static CUfunction copy;
-static CUstream stream;
+static CUstream streams[2], stream; /* the latter is one of them */
+static CUdeviceptr between[2];	     /* of each */
 static CUdeviceptr memory[PLACES]; /* inputs, and behind them outputs */
 static uint8_t *host;
 static unsigned int n_passed, n_failed, n_enqueued, n_begun, n_ended;
@@ -44,11 +46,14 @@ static int enqueue(struct inf_backend_model *model, uint32_t instance, uint32_t 
 		   char *error, size_t error_bytes)
 {
 	uint64_t n = rows * (uint64_t)ROW_BYTES;
-	void *params[] = { &outputs[0].data, (void *)(uintptr_t)&inputs[0].data, &n };
+	CUdeviceptr *own = &between[to == streams[1]];
+	void *first[] = { own, (void *)(uintptr_t)&inputs[0].data, &n };
+	void *second[] = { &outputs[0].data, own, &n };
 
 	(void)model, (void)instance, (void)n_inputs, (void)n_outputs;
 	n_enqueued++;
-	must(device.driver.launch(copy, 4, 1, 1, 256, 1, 1, 0, to, params, NULL), "a kernel");
+	must(device.driver.launch(copy, 4, 1, 1, 256, 1, 1, 0, to, first, NULL), "a kernel");
+	must(device.driver.launch(copy, 4, 1, 1, 256, 1, 1, 0, to, second, NULL), "a kernel");
 	if (enqueue_fails)
 		snprintf(error, error_bytes, "it does not like to be recorded");
 	return enqueue_fails;
@@ -92,10 +97,8 @@ static struct loaded_model make_model(void)
 	return model;
 }
 
-/* New contents each time; true where they come out. */
-static bool run_is_right(const struct loaded_model *model, uint32_t place, uint64_t name, uint32_t rows)
+static int queue_run(const struct loaded_model *model, uint32_t place, uint64_t name, uint32_t rows)
 {
-	static uint8_t salt;
 	struct inf_backend_tensor input = { .data = (void *)(uintptr_t)memory[place] };
 	struct inf_backend_tensor output = { .data = (void *)(uintptr_t)(memory[place] + ROWS_MAX * ROW_BYTES) };
 	char error[INF_BACKEND_ERROR_BYTES] = "";
@@ -109,6 +112,14 @@ static bool run_is_right(const struct loaded_model *model, uint32_t place, uint6
 		.error = error,
 		.error_bytes = sizeof(error),
 	};
+
+	return graphs_run(&run, place, name);
+}
+
+/* New contents each time; true where they come out. */
+static bool run_is_right(const struct loaded_model *model, uint32_t place, uint64_t name, uint32_t rows)
+{
+	static uint8_t salt;
 	uint32_t bytes = rows * ROW_BYTES;
 	uint8_t *from = host, *to = host + ROWS_MAX * ROW_BYTES;
 
@@ -117,7 +128,7 @@ static bool run_is_right(const struct loaded_model *model, uint32_t place, uint6
 		from[i] = (uint8_t)(i * 7 + salt);
 	memset(to, 0, bytes);
 	must(device.driver.copy_in(memory[place], from, bytes, stream), "copy in");
-	if (graphs_run(&run, place, name)) {
+	if (queue_run(model, place, name, rows)) {
 		must(device.driver.stream_synchronize(stream), "a run that failed"); /* the copy in still reads */
 		return false;
 	}
@@ -156,6 +167,25 @@ static void records_what_comes_back(void)
 	for (uint32_t i = 0; i < 5; i++)
 		is_good &= run_is_right(&model, 0, 2, 4);
 	check("memory of another name: recorded anew", is_good && n_begun == 1);
+	graphs_free(model.graphs);
+}
+
+/* Recorded on one stream, and asked for on the other beside a run of the first: their common memory is not for both. */
+static void stays_on_its_stream(void)
+{
+	struct loaded_model model = make_model();
+	bool is_good = true;
+
+	for (uint32_t i = 0; i < 5; i++)
+		is_good &= run_is_right(&model, 0, 1, 4) & run_is_right(&model, 1, 1, 4);
+	for (uint32_t i = 0; i < 6; i++) {
+		queue_run(&model, 0, 1, 4);
+		stream = streams[1];
+		is_good &= run_is_right(&model, 1, 1, 4);
+		stream = streams[0];
+		must(device.driver.stream_synchronize(stream), "a run");
+	}
+	check("what was recorded on a stream runs on no other", is_good && n_begun == 3);
 	graphs_free(model.graphs);
 }
 
@@ -219,12 +249,17 @@ int main(int argc, char **argv)
 	}
 	must(device.driver.module_load(&module, inf_kernels_image), "the kernels");
 	must(device.driver.module_function(&copy, module, "inf_copy"), "a kernel");
-	must(device.driver.stream_create(&stream, CU_STREAM_NON_BLOCKING, 0), "a stream");
+	for (int i = 0; i < 2; i++) {
+		must(device.driver.stream_create(&streams[i], CU_STREAM_NON_BLOCKING, 0), "a stream");
+		must(device.driver.mem_alloc(&between[i], ROWS_MAX * ROW_BYTES), "memory");
+	}
+	stream = streams[0];
 	must(device.driver.host_alloc(&address, 2ul * ROWS_MAX * ROW_BYTES), "pinned memory");
 	host = address;
 	for (uint32_t i = 0; i < PLACES; i++)
 		must(device.driver.mem_alloc(&memory[i], 2ul * ROWS_MAX * ROW_BYTES), "memory");
 	records_what_comes_back();
+	stays_on_its_stream();
 	records_not_without_end();
 	goes_on_without();
 	printf("%u passed, %u failed, 0 skipped\n", n_passed, n_failed);

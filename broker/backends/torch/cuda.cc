@@ -3,7 +3,7 @@
  * cuda.cc - a run on a CUDA device: on the executor's stream, from the executor's memory, into the executor's memory.
  *
  * What the model allocates comes from libtorch's caching allocator, which hands a block on only in the order of the stream
- * that it was used on. Every run of an instance is on one stream, so nothing needs to be recorded or waited for here, and a
+ * that it was used on. A run is on one stream from end to end, so nothing needs to be recorded or waited for here, and a
  * result may go as soon as its copy into the executor's memory is queued.
  *
  * A recorded run is launched again later, with the addresses that its tensors had: they come from a pool that nothing else is
