@@ -342,6 +342,7 @@ struct broker {
 	struct loop_source timeline_timer; /* runs only while there are some */
 	struct loop_source watchdog_timer; /* runs only while batches do, or a model is loaded */
 	bool watchdog_armed;
+	uint64_t watchdog_set_ns; /* when it was */
 
 	/* cold: session.c, attach.c */
 	struct session *reap;		  /* to be freed by session_reap() */

@@ -11,6 +11,8 @@
 #define TIMES_PREDICTED 50u
 #define LOOKS		4u /* in the time that a batch may take: it is found out at most a quarter late */
 #define MS		1000000u
+#define LATE_NS		(20 * MS) /* a busy machine is late too */
+#define BYTES_PER_MS	(1u << 20) /* a guess: memory is mapped, pinned and zeroed faster than that */
 
 static const struct batch *oldest(const struct instance *instance)
 {
@@ -73,10 +75,10 @@ static const char *other_work(const struct broker *broker, uint64_t *ret_since_n
 	*ret_since_ns = executor->started_ns;
 	if (executor->state == EXECUTOR_STARTING)
 		return "its start (--start-s-max)";
-	*ret_limit_ms = broker->config->batch_ms_max;
+	*ret_limit_ms = broker->config->batch_ms_max + broker->config->region_max / BYTES_PER_MS;
 	*ret_since_ns = broker->attach_ns;
 	if (broker->n_attach_sent)
-		return "a message about a session (--batch-ms-max)";
+		return "a message about a session (--batch-ms-max, and 1 ms for each MiB of --region-max)";
 	*ret_limit_ms = broker->config->load_s_max * 1000;
 	*ret_since_ns = executor->loading_ns;
 	return executor->loading >= 0 ? "loading a model (--load-s-max)" : NULL;
@@ -94,6 +96,18 @@ static void check_rest(struct broker *broker, uint64_t now_ns)
 	supervisor_kill(broker, reason);
 }
 
+/* From one look to the next. */
+static uint64_t pause_ns(const struct config *config)
+{
+	uint64_t least_ms = config->batch_ms_max;
+
+	if (config->start_s_max * 1000 < least_ms)
+		least_ms = config->start_s_max * 1000;
+	if (config->load_s_max * 1000 < least_ms)
+		least_ms = config->load_s_max * 1000;
+	return least_ms * MS / LOOKS;
+}
+
 static void on_timer(struct loop_source *source, void *context)
 {
 	struct broker *broker = context;
@@ -101,8 +115,10 @@ static void on_timer(struct loop_source *source, void *context)
 
 	(void)source;
 	broker->watchdog_armed = false;
-	check_batches(broker, now_ns);
-	check_rest(broker, now_ns);
+	if (now_ns - broker->watchdog_set_ns <= 2 * pause_ns(broker->config) + LATE_NS) {
+		check_batches(broker, now_ns);
+		check_rest(broker, now_ns);
+	}
 	watchdog_arm(broker);
 }
 
@@ -124,5 +140,6 @@ void watchdog_arm(struct broker *broker)
 	if (broker->watchdog_armed || (!broker->n_running && !other_work(broker, &since_ns, &limit_ms)))
 		return;
 	broker->watchdog_armed = true;
-	loop_timer_set(&broker->watchdog_timer, broker->config->batch_ms_max * MS / LOOKS);
+	broker->watchdog_set_ns = clock_ns();
+	loop_timer_set(&broker->watchdog_timer, pause_ns(broker->config));
 }

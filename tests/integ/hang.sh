@@ -42,6 +42,19 @@ done
 wait $load
 check "a front that was stopped for longer blames nobody: $(cat "$RUN/load")" grep -q '"wrong": 0.*"error": 0' "$RUN/load"
 check "the executor is the same" [ "$(executor_pid)" = "$pid" ]
+
+# All of it was, as in a container that is paused.
+"$BUILD/tests/checked_load" "$SOCKET" 2 16 4 >"$RUN/load" 2>&1 &
+load=$!
+for _ in 1 2 3; do
+	read -r -t 0.2 <> <(:) || true
+	kill -STOP "$pid" "$BROKER"
+	read -r -t 0.7 <> <(:) || true
+	kill -CONT "$BROKER" "$pid"
+done
+wait $load
+check "front and executor that were stopped together: nobody is to blame: $(cat "$RUN/load")" grep -q '"wrong": 0.*"error": 0' "$RUN/load"
+check "the executor is still the same" [ "$(executor_pid)" = "$pid" ]
 kill -STOP "$(executor_pid)"
 check "one that stops while it has batches is replaced" "$BUILD/tests/checked_load" "$SOCKET" 1 8 1
 check "the broker ends cleanly" broker_stop
@@ -61,12 +74,22 @@ for _ in $(seq 100); do
 done
 check "an executor that hangs in its start is killed, and given up in the end" says 'has not ended its start .* in 1000 ms'
 check "the broker ends cleanly" broker_stop
+: >"$RUN/broker.log"
+"$BUILD/infbroker" --socket "$SOCKET" --builtin --executor "$RUN/hangs" --start-s-max 1 --batch-ms-max 1000000 2>>"$RUN/broker.log" &
+BROKER=$!
+for _ in $(seq 30); do
+	says 'has not ended its start' && break
+	read -r -t 0.1 <> <(:) || true
+done
+check "as soon where batches may take very long" says 'has not ended its start .* in 1000 ms'
+check "the broker ends cleanly" broker_stop
 
 # Slow is not hung: a batch takes 20 ms where 5 ms are allowed, but 20 are what it should take.
 : >"$RUN/broker.log"
 INF_BUILTIN_COST=20000,100 broker_start --builtin --batch-ms-max 5 || { not_ok "start"; finish; }
 head -c 64 /dev/zero >"$RUN/row.raw"
 check "50 times what it should take is waited for" "$BUILD/shmctl" --timeout 30 infer sleep "$RUN/row.raw"
+check "memory of its clients takes what it takes" "$BUILD/tests/requests" "$SOCKET" large_rows
 check "nobody was killed" bash -c "! grep -q 'is killed' '$RUN/broker.log'"
 check "the broker ends cleanly" broker_stop
 finish
