@@ -8,6 +8,7 @@
 #include "broker/intake.h"
 #include "broker/output.h"
 #include "broker/session.h"
+#include "broker/timeline.h"
 
 static struct queue *queue_of(struct broker *broker, struct job *job)
 {
@@ -117,6 +118,7 @@ static void free_orphans(struct broker *broker, struct batch *batch)
 		struct session *session = job->session;
 
 		job->restart = false;
+		timeline_repeat(job);
 		intake_free_job(broker, job);
 		if (session->state == SESSION_ZOMBIE && !session->n_jobs)
 			session_settle(broker, session);

@@ -72,6 +72,29 @@ static void cancelled(void)
 	printf("# %d of %u cancelled\n", n_cancelled, ROUNDS);
 }
 
+/*
+ * The device tells the streams that the first run of a request is done after the broker has told them so of the second (the
+ * first was cancelled, the second too late): the counts go back for a moment, and not for longer.
+ */
+static void told_late(void)
+{
+	struct inf_model *model = open_model("sleep");
+
+	for (uint32_t i = 0; i < 20 && !wrong; i++) {
+		struct inf_request *req = NULL;
+		uint64_t x;
+
+		WANT(inf_request_take(model, 1, &req) == 0 && inf_input_device(req, 0, &x) == 0 && inf_submit(req) == 0);
+		usleep(300);
+		WANT(inf_cancel(req) == 0 || inf_poll(req) == 1);
+		WANT(inf_wait(req, in_ms(20000)) == 0);
+		WANT(inf_request_set_deadline(req, in_ms(0)) == 0 && inf_submit(req) == 0 && inf_wait(req, in_ms(20000)) == 0);
+		usleep(5000);
+		WANT(inf_wait_stream(req, stream) == 0 && !driver.stream_synchronize(stream));
+		inf_request_give(req);
+	}
+}
+
 /* A stream that waits for a request which the broker refuses goes on. */
 static void refused(void)
 {
@@ -330,6 +353,7 @@ int main(int argc, char **argv)
 	static const struct device_case cases[] = {
 		{ "never_committed", never_committed, false },
 		{ "cancelled", cancelled, false },
+		{ "told_late", told_late, false },
 		{ "refused", refused, false },
 		{ "errors", errors, false },
 		{ "forked", forked, false },

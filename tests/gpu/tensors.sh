@@ -13,7 +13,7 @@ start() { FAKECUDA_LEDGER_LIVE=$RUN/ledger broker_start --builtin --commit-ms-ma
 tensors() { timeout 60 "$BUILD/tests/tensors" "$SOCKET" "$@"; }
 ends() { timeout 60 "$BUILD/tests/tensor_ends" "$SOCKET" "$@"; }
 cases="mixed many_rows in_flight judged scrubbed varying normalised dlpack late_commit entries marks"
-endings="never_committed cancelled refused errors forked"
+endings="never_committed cancelled told_late refused errors forked"
 all_cases() { # NAME-PREFIX
 	local case
 	for case in $cases; do check "$1$case" tensors "$case"; done
@@ -100,6 +100,11 @@ check "a quota of device memory" ends quota
 check "the broker ends cleanly" broker_stop
 start --device cuda --user-memory-max 24000000
 check "no room for results" ends no_room
+check "the broker ends cleanly" broker_stop
+# The first batch's results are there and its streams told, and it does not end.
+FAKECUDA_FAULTS=cuLaunchHostFunc:1:hang FAKECUDA_FAULTS_ONCE=$RUN/once start --device cuda --batch-ms-max 400
+check "an executor that dies between telling the streams and telling the broker" ends told_late
+check "it did" grep -q 'model sleep has not ended a batch' "$RUN/broker.log"
 check "the broker ends cleanly" broker_stop
 FAKECUDA_FAULTS=cuMemImportFromShareableHandle:1:801 start --device cuda
 EXECUTOR="pkill -KILL -P $BROKER -f infbroker-executor" check "an executor that cannot map what there is" ends lost_memory
