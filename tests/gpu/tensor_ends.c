@@ -150,6 +150,30 @@ static void errors(void)
 	inf_close(other);
 }
 
+/* A client is closed while a stream has yet to read its results. */
+static void closed(void)
+{
+	struct inf_options options = { .size = sizeof(options) };
+	struct inf_client *other = NULL;
+	struct inf_request *req = NULL;
+	struct inf_model *model;
+	uint64_t x, y;
+
+	WANT(inf_open(&other, &options) == 0 && inf_model_open(other, "add_sub", 0, &model) == 0);
+	WANT(inf_device_open(other, NULL) == 0 && inf_request_take(model, 4, &req) == 0 && inf_output_to_device(req) == 0);
+	if (wrong)
+		return;
+	fill(4);
+	memcpy(inf_input(req, 0), a, bytes_of(4));
+	memcpy(inf_input(req, 1), b, bytes_of(4));
+	WANT(inf_submit(req) == 0 && inf_wait_stream(req, stream) == 0 && !driver.stream_call(stream, sleep_20_ms, NULL));
+	WANT(inf_output_device(req, 0, &x) == 0 && !driver.copy_out(sum, x, bytes_of(4), stream));
+	WANT(inf_output_device(req, 1, &y) == 0 && !driver.copy_out(difference, y, bytes_of(4), stream));
+	WANT(inf_wait(req, in_ms(20000)) == 0 && inf_request_status(req) == INF_OK);
+	inf_close(other);
+	WANT(!driver.stream_synchronize(stream) && is_right(4));
+}
+
 /* A child's end is none of the parent's business. */
 static void forked(void)
 {
@@ -356,6 +380,7 @@ int main(int argc, char **argv)
 		{ "told_late", told_late, false },
 		{ "refused", refused, false },
 		{ "errors", errors, false },
+		{ "closed", closed, false },
 		{ "forked", forked, false },
 		{ "quota", quota, false },
 		{ "no_room", no_room, false },

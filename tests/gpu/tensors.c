@@ -237,20 +237,23 @@ static void marks(void)
 	WANT(inf_mark_stream(req, stream) == -EINVAL && inf_poll_marks(req) == -EINVAL && inf_mark_stream(NULL, NULL) == -EINVAL);
 	for (int round = 0; round < 5 && !wrong; round++) {
 		int first = 0, second = 0;
+		CUstream passed_first = round & 2 ? other : stream;
 
 		WANT(inf_input_device(req, 0, &x) == 0 && inf_poll_marks(req) == 1);
-		WANT(!driver.stream_call(stream, stop_at, &first) && !driver.stream_call(other, stop_at, &second));
+		WANT(!driver.stream_call(passed_first, stop_at, &first) &&
+		     !driver.stream_call(round & 2 ? stream : other, stop_at, &second));
 		WANT(inf_mark_stream(req, stream) == 0 && inf_mark_stream(req, other) == 0 && inf_mark_stream(req, other) == 0);
 		WANT(inf_poll_marks(req) == 0);
 		__atomic_store_n(&first, 1, __ATOMIC_RELEASE);
-		WANT(!driver.stream_synchronize(stream) && inf_poll_marks(req) == 0);
+		WANT(!driver.stream_synchronize(passed_first) && inf_poll_marks(req) == 0);
 		/* Given back they are nobody's, the next request begins without. */
 		if (round & 1) {
 			inf_request_give(req);
 			WANT(inf_request_take(model, 1, &req) == 0 && inf_input_device(req, 0, &x) == 0 && inf_poll_marks(req) == 1);
 		}
 		__atomic_store_n(&second, 1, __ATOMIC_RELEASE);
-		WANT(!driver.stream_synchronize(other) && inf_poll_marks(req) == 1 && inf_poll_marks(req) == 1);
+		WANT(!driver.stream_synchronize(stream) && !driver.stream_synchronize(other));
+		WANT(inf_poll_marks(req) == 1 && inf_poll_marks(req) == 1);
 	}
 	inf_request_give(req);
 	WANT(!driver.stream_destroy(other));

@@ -13,7 +13,7 @@ start() { FAKECUDA_LEDGER_LIVE=$RUN/ledger broker_start --builtin --commit-ms-ma
 tensors() { timeout 60 "$BUILD/tests/tensors" "$SOCKET" "$@"; }
 ends() { timeout 60 "$BUILD/tests/tensor_ends" "$SOCKET" "$@"; }
 cases="mixed many_rows in_flight judged scrubbed varying normalised dlpack late_commit entries marks"
-endings="never_committed cancelled told_late refused errors forked"
+endings="never_committed cancelled told_late refused errors closed forked"
 all_cases() { # NAME-PREFIX
 	local case
 	for case in $cases; do check "$1$case" tensors "$case"; done
