@@ -162,7 +162,7 @@ int session_attached(struct broker *broker, uint32_t session_id, uint32_t region
 	else if (error && is_on_device(region) && !(session->opening && session->opening->device == region))
 		twins_lost(broker, session, region, error);
 	else if (error)
-		open_attach_failed(broker, session, error);
+		open_attach_failed(broker, session, region, error);
 	else if (region->kind == INF_REGION_OUTPUT && region->state == REGION_OFFERED &&
 		 region->handle)
 		show_output(broker, session, region);

@@ -252,7 +252,7 @@ static void attach(struct broker *broker, struct session *session)
 		open_advance(broker, session);
 }
 
-void open_attach_failed(struct broker *broker, struct session *session, int error)
+void open_attach_failed(struct broker *broker, struct session *session, const struct region *region, int error)
 {
 	char text[INF_CTL_TEXT_BYTES];
 
@@ -261,12 +261,13 @@ void open_attach_failed(struct broker *broker, struct session *session, int erro
 		return;
 	log_line("%s: the executor cannot map its memory: %s", session_text(session),
 		 strerror(-error));
-	if (session->opening && session->opening->device) {
+	if (session->opening && session->opening->device == region) {
 		snprintf(text, sizeof(text), "no device memory: %s", strerror(-error));
 		undo_and_refuse(broker, session, error, INF_BUSY, text);
 		return;
 	}
-	if (!session->opening || session->opening->grow) {
+	/* Memory that it had before. */
+	if (!session->opening || session->opening->grow || session->opening->device) {
 		session_end(broker, session, "the executor cannot map its memory");
 		return;
 	}

@@ -72,7 +72,7 @@ void open_mapped(struct broker *broker, struct session *session, const union inf
  * for. */
 void open_advance(struct broker *broker, struct session *session);
 /* The executor cannot map a region of this session: -errno. */
-void open_attach_failed(struct broker *broker, struct session *session, int error);
+void open_attach_failed(struct broker *broker, struct session *session, const struct region *region, int error);
 /* No executor any more: an OPEN is undone and answered, a GROW goes on. */
 void open_executor_died(struct broker *broker, struct session *session);
 /* The handle goes on with another model that has its signature; NULL = with none. */

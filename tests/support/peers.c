@@ -229,22 +229,26 @@ void client_open(const char *name, uint32_t depth)
 	client_say(&msg);
 }
 
-uint32_t executor_attach_all(int32_t error)
+bool executor_attach_next(int32_t error)
 {
 	union inf_ctl_any msg;
 	int fds[INF_CTL_FDS_MAX];
 	unsigned int n_fds;
+
+	if (inf_ctl_recv(peers.executor_fd, INF_CTL_FROM_FRONT_TO_EXECUTOR, &msg, fds, &n_fds, true))
+		return false;
+	ck_assert_uint_eq(msg.head.type, INF_CTL_ATTACH);
+	close(fds[0]);
+	ck_assert_int_eq(session_attached(&peers.broker, msg.attach.session, msg.attach.region, error), 0);
+	return true;
+}
+
+uint32_t executor_attach_all(int32_t error)
+{
 	uint32_t n = 0;
 
-	while (!inf_ctl_recv(peers.executor_fd, INF_CTL_FROM_FRONT_TO_EXECUTOR, &msg, fds, &n_fds,
-			     true)) {
-		ck_assert_uint_eq(msg.head.type, INF_CTL_ATTACH);
-		close(fds[0]);
+	while (executor_attach_next(error))
 		n++;
-		ck_assert_int_eq(session_attached(&peers.broker, msg.attach.session,
-						  msg.attach.region, error),
-				 0);
-	}
 	peers_turn();
 	return n;
 }

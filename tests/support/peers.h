@@ -55,6 +55,8 @@ void client_assert_refused(int error, enum inf_status status, const char *text);
 
 /* The executor answers every ATTACH that it was sent; how many. */
 uint32_t executor_attach_all(int32_t error);
+/* The same of the next one; false where there is none. */
+bool executor_attach_next(int32_t error);
 void executor_detach_all(void);
 /* What the supervisor does then, and a new one. */
 void executor_dies(void);

@@ -462,6 +462,28 @@ START_TEST(device_memory_and_executors)
 }
 END_TEST
 
+/* A new executor cannot map what the session had before, while more is asked for: that is not what is refused then. */
+START_TEST(old_memory_is_lost_while_a_twin_is_asked_for)
+{
+	struct session *session = client_connect_ready();
+
+	memcpy(peers.broker.executor.uuid, "GPU-x", 6);
+	say_device();
+	ck_assert_uint_eq(executor_attach_all(0), 1);
+	ck_assert_int_eq(client_hear(), INF_CTL_TIMELINE);
+	client_open_small();
+	executor_dies();
+	session_reattach_all(&peers.broker);
+	memcpy(peers.broker.executor.uuid, "GPU-x", 6);
+	say_twin(0);
+	ck_assert_ptr_nonnull(session->opening);
+	ck_assert_int_eq(client_hear(), INF_CTL_RETIRE); /* outputs of the last executor */
+	ck_assert(executor_attach_next(-ENOMEM)); /* region 0 */
+	client_assert_ended("cannot map its memory");
+	ck_assert_uint_eq(session->state, SESSION_ZOMBIE);
+}
+END_TEST
+
 Suite *suite_open(void);
 Suite *suite_open(void)
 {
@@ -495,6 +517,7 @@ Suite *suite_open(void)
 	tcase_add_test(device, device_memory_over_the_quota);
 	tcase_add_test(device, twin_before_device);
 	tcase_add_test(device, device_memory_and_executors);
+	tcase_add_test(device, old_memory_is_lost_while_a_twin_is_asked_for);
 	suite_add_tcase(suite, device);
 	return suite;
 }
