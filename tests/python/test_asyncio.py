@@ -137,10 +137,12 @@ def test_a_comparison_that_ends_the_request(client, run):
 
 def test_gather_of_a_cancelled_request(client, run):
     async def main():
+        # Behind so many that it has not ended by the time it is cancelled.
+        before = [client["sleep"].submit(np.zeros((16, 1), np.float32)) for _ in range(50)]
         requests = [client["sleep"].submit(np.zeros((1, 1), np.float32)) for _ in range(3)]
         asyncio.get_running_loop().call_soon(requests[1].cancel)
         done = await asyncio.wait_for(asyncio.gather(*requests, return_exceptions=True), 10)
-        assert isinstance(done[1], asyncio.CancelledError) and isinstance(done[0], np.ndarray)
+        assert isinstance(done[1], asyncio.CancelledError) and isinstance(done[0], np.ndarray) and len(before) == 50
 
     run(main())
 
