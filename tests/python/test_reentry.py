@@ -18,6 +18,7 @@ from typing import Any, Callable, Iterator
 
 import numpy as np
 import pytest
+import uvloop
 from conftest import Broker
 
 import infclient
@@ -256,3 +257,179 @@ def test_two_threads_begin_to_wait_for_one_request_at_once(broker: Broker, clien
     other.close()
     loop.run_until_complete(loop.shutdown_default_executor())
     loop.close()
+
+
+# --- who is told, and by whom ---
+
+ROW = np.arange(64, dtype=np.uint8).reshape(1, 64)
+REST = np.zeros((1, 1), np.float32)
+
+
+def test_much_that_ended_unawaited_is_not_a_lost_broker(broker: Broker, client: infclient.Client) -> None:
+    """More than a loop takes at a time lies there when nobody waits any more: that says nothing about the broker."""
+    model, slow = client.model("identity", depth=1000), client["sleep"]
+
+    async def main() -> None:
+        first, told = model.submit(ROW), asyncio.Event()
+        first.add_done_callback(lambda _: told.set())
+        others = []
+        for _ in range(5):
+            others += [model.submit(ROW) for _ in range(180)]
+            while not others[-1].done():
+                pass
+        # Of the same connection, and in flight: nobody collects it where the loop watches no more.
+        late = slow.submit(np.float32([[300]]))
+        await told.wait()
+        await asyncio.sleep(0.05)
+        assert late.state == "in flight" and client._session.is_up
+        assert (await asyncio.wait_for(late, 20)).shape == (1, 1)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("how", ["loop", "thread"])
+def test_what_an_ended_thread_left_in_flight_gives_its_room(broker: Broker, client: infclient.Client, how: str) -> None:
+    model, left = client.model("sleep", depth=1), []
+    thread = threading.Thread(target=lambda: left.append(model.submit(np.float32([[20]]))))
+    thread.start()
+    thread.join()
+    waits = model.submit(REST)
+    assert waits.state == "queued"
+    if how == "thread":
+        assert waits.result(timeout=20).shape == (1, 1)
+        return
+
+    async def main() -> None:
+        assert (await asyncio.wait_for(waits, 20)).shape == (1, 1)
+
+    asyncio.run(main())
+
+
+def test_a_thread_waits_for_what_a_loop_was_to_send(broker: Broker, client: infclient.Client) -> None:
+    """The loop does not run any more."""
+    model = client.model("sleep", depth=1)
+    answers: list[Any] = []
+
+    async def leave() -> tuple[infclient.Request, infclient.Request]:
+        first, waits = model.submit(np.float32([[20]])), model.submit(REST)
+        waits.add_done_callback(lambda _: None)
+        return first, waits
+
+    loop = asyncio.new_event_loop()
+    first, waits = loop.run_until_complete(leave())
+    assert waits.state == "queued"
+    thread = threading.Thread(target=lambda: answers.append(waits.result(timeout=20)))
+    thread.start()
+    thread.join()
+    assert len(answers) == 1 and first.done()
+    loop.close()
+
+
+def test_each_callback_comes_in_the_loop_that_added_it(broker: Broker, client: infclient.Client) -> None:
+    model = client["sleep"]
+
+    async def main() -> None:
+        told = asyncio.Event()
+        with standstill(broker):
+            request = model.submit(REST)
+            request.add_done_callback(lambda _: told.set())
+
+            async def add() -> None:
+                request.add_done_callback(lambda _: None)
+
+            def work() -> None:
+                other = asyncio.new_event_loop()
+                other.run_until_complete(add())
+                other.close()
+
+            thread = threading.Thread(target=work)
+            thread.start()
+            thread.join()
+        await asyncio.wait_for(told.wait(), 20)
+
+    asyncio.run(main())
+
+
+class AtOnce(asyncio.SelectorEventLoop):
+    """Calls done callbacks of requests from within the package, where that is in its own thread."""
+
+    thread = threading.get_ident()
+
+    def _now(self, callback: Any, args: Any, context: Any) -> bool:
+        if not args or not isinstance(args[0], infclient.Request):
+            return False
+        context.run(callback, *args)
+        return True
+
+    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:
+        return self._now(callback, args, context) or super().call_soon(callback, *args, context=context)
+
+    def call_soon_threadsafe(self, callback: Any, *args: Any, context: Any = None) -> Any:
+        is_here = threading.get_ident() == self.thread
+        return (is_here and self._now(callback, args, context)) or super().call_soon_threadsafe(callback, *args, context=context)
+
+
+STRESS_LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop, "at once": AtOnce}
+
+
+@pytest.mark.parametrize("who", ["loop", "threads too"])
+@pytest.mark.parametrize("kind", ["cancel", "submit", "raise", "close", "drop", "all"])
+@pytest.mark.parametrize("loop_kind", STRESS_LOOPS)
+def test_callbacks_that_do_what_they_like(broker: Broker, loop_kind: str, kind: str, who: str) -> None:
+    """All of them come, once each: of what is in flight and of what waits for room, whoever else waits for it."""
+    n, called, threads = 60, [], []
+    client = infclient.connect(broker.socket)
+    model = client.model("sleep", depth=4)
+
+    def wait(some: list[infclient.Request]) -> None:
+        for request in some:
+            with contextlib.suppress(infclient.Error, asyncio.CancelledError):
+                request.result()
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        alive = [model.submit(np.float32([[i % 3]])) for i in range(n)]
+        wanted, done = n, asyncio.Event()
+
+        def on_end(number: int) -> None:
+            nonlocal wanted
+            called.append(number)
+            if kind in ("cancel", "all") and number % 3 == 0 and alive:
+                alive[number % len(alive)].cancel()
+            if kind in ("submit", "all") and number < n and number % 2:
+                with contextlib.suppress(infclient.Error):
+                    more = model.submit(REST)
+                    wanted += 1
+                    more.add_done_callback(lambda _: on_end(number + n))
+            if kind == "close" and number == 20:
+                client.close()
+            if kind in ("drop", "all") and alive:
+                alive.pop(number % len(alive))
+            if len(called) >= wanted:
+                done.set()
+            if kind in ("raise", "all"):
+                raise ValueError(number)
+
+        for i, request in enumerate(alive[:]):
+            request.add_done_callback(lambda _, i=i: on_end(i))
+        del request
+        if who == "threads too":
+            for k in range(2):
+                threads.append(threading.Thread(target=wait, args=(alive[k::3],)))
+                threads[-1].start()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(done.wait(), 20)
+        missing = {i: request.state for i, request in enumerate(alive) if i not in called}
+        assert done.is_set(), (sorted(called), wanted, missing)
+        assert len(called) == len(set(called)) == wanted
+
+    loop = STRESS_LOOPS[loop_kind]()
+    try:
+        loop.run_until_complete(main())
+    finally:
+        for thread in threads:
+            thread.join(60)
+        loop.close()
+    assert not any(thread.is_alive() for thread in threads)
+    gc.collect()
+    assert client.stats()["live_requests"] == 0

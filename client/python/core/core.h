@@ -62,6 +62,7 @@ struct session {
 	uint64_t epoch; /* core_epoch when it was opened: another one means that we are a forked child */
 	bool is_lost;	/* the broker is gone */
 	bool is_closed; /* the user closed it; views may still be alive */
+	bool has_left;	/* a thread that had a lane ended: what it left in flight is nobody's to look at */
 	struct lane *lanes;
 	struct lane *last; /* of last_thread: saves a look into the thread's dictionary */
 	unsigned long last_thread;
@@ -170,8 +171,8 @@ struct request {
 	PyObject *held; /* list of DLPack capsules whose copies may not have run yet, or NULL */
 	PyObject *answer;    /* copied out of shared memory, or NULL */
 	PyObject *error;     /* what a submission that failed late says, or NULL */
-	PyObject *loop;	     /* of the callbacks */
-	PyObject *callbacks; /* list of (callable, context), or NULL */
+	PyObject *loop;	     /* of the first of the callbacks */
+	PyObject *callbacks; /* list of (callable, context, loop), or NULL */
 	PyObject *timer;     /* asyncio handle that ends it at its deadline */
 };
 
@@ -257,18 +258,18 @@ bool lane_is_watched(const struct lane *lane, const PyObject *loop);
  * there is one already. Keeps the error indicator.
  */
 void lane_arm(struct lane *lane);
-/* A look at the queue after RETRY_NS, where a loop runs. */
+/* A look at the queue after RETRY_NS, in whichever loop of the thread runs then. */
 void lane_later(struct lane *lane);
-/* Ends what has been answered; to be followed by lane_arm(). Never blocks. */
-void lane_collect(struct lane *lane);
+/* Ends what has been answered; to be followed by lane_arm(). True where there may be more. Never blocks. */
+bool lane_collect(struct lane *lane);
 void lane_flush(struct lane *lane);
 /* The queue owns no reference: a request that nobody wants any more leaves it. */
 void lane_queue(struct lane *lane, struct request *request);
 void lane_unqueue(struct request *request);
 /* Memory of `handle` came free: whoever waits for it goes on. Keeps the error indicator. */
 void lane_room(struct handle *handle);
-/* Calls callback(request, context) from the loop, soon. Keeps the error indicator. */
-void lane_call_soon(struct request *request, PyObject *callback, PyObject *context);
+/* Calls callback(request) in that context from the loop, soon. Keeps the error indicator. */
+void lane_call_soon(struct request *request, PyObject *loop, PyObject *callback, PyObject *context);
 
 /* --- handle.c --- */
 

@@ -147,21 +147,27 @@ static int wait_in_loop(struct request *request, PyObject *loop)
 	return request->deadline_ns && !request->timer ? start_timer(request, loop) : 0;
 }
 
-/* 0, or -1 with an error set. */
-static int add_callback(struct request *request, PyObject *callback, PyObject *context)
+/* Is one of the callbacks that loop's? */
+static bool has_loop(PyObject *callbacks, const PyObject *loop)
 {
-	bool is_first = !request->callbacks;
-	PyObject *loop = running_loop(), *pair;
+	for (Py_ssize_t i = callbacks ? PyList_Size(callbacks) : 0; i > 0; i--)
+		if (PyTuple_GetItem(PyList_GetItem(callbacks, i - 1), 2) == loop)
+			return true;
+	return false;
+}
 
-	if (!loop)
-		return -1;
+/* 0, or -1 with an error set. */
+static int add_callback(struct request *request, PyObject *loop, PyObject *callback, PyObject *context)
+{
+	bool is_first;
+	PyObject *pair, *list;
+
 	request->was_awaited = true;
-	core_set(&request->loop, loop);
 	if (request_is_over(request)) {
-		lane_call_soon(request, callback, context);
+		lane_call_soon(request, loop, callback, context);
 		return 0;
 	}
-	if (is_first && wait_in_loop(request, loop)) {
+	if (!has_loop(request->callbacks, loop) && wait_in_loop(request, loop)) {
 		PyObject *type, *error, *trace;
 
 		/* A broker that has died has no descriptor to give: that is the request's error. */
@@ -173,30 +179,33 @@ static int add_callback(struct request *request, PyObject *callback, PyObject *c
 		Py_XDECREF(type);
 		Py_XDECREF(error);
 		Py_XDECREF(trace);
-		lane_call_soon(request, callback, context);
+		lane_call_soon(request, loop, callback, context);
 		return 0;
 	}
+	/* Making objects may collect garbage, which runs Python: from the look at the list on none is made. */
+	pair = PyTuple_Pack(3, callback, context, loop);
+	list = pair ? PyList_New(0) : NULL;
 	/* Another thread may have added one meanwhile. */
-	is_first = !request->callbacks;
-	if (is_first)
-		request->callbacks = PyList_New(0);
-	pair = request->callbacks ? PyTuple_Pack(2, callback, context) : NULL;
-	if (!pair || PyList_Append(request->callbacks, pair)) {
+	is_first = list && !request->callbacks;
+	if (!list || PyList_Append(is_first ? list : request->callbacks, pair)) {
 		Py_XDECREF(pair);
-		if (is_first)
-			Py_CLEAR(request->callbacks);
+		Py_XDECREF(list);
 		return -1;
 	}
 	Py_DECREF(pair);
 	if (is_first) {
+		core_set(&request->callbacks, list);
 		/* While somebody waits it must not go: nobody else may know the task that does. */
 		Py_INCREF(OBJECT(request));
 		request->lane->n_waited++;
-		if (lane_is_mine(request->lane))
-			lane_arm(request->lane);
-		/* The GIL was released on the way here: another thread may have seen its end. */
-		request_settle(request);
+		core_set(&request->loop, Py_NewRef(loop));
+	} else {
+		Py_DECREF(list);
 	}
+	if (lane_is_mine(request->lane))
+		lane_arm(request->lane);
+	/* The GIL was released on the way here: another thread may have seen its end. */
+	request_settle(request);
 	return 0;
 }
 
@@ -204,7 +213,7 @@ static int add_callback(struct request *request, PyObject *callback, PyObject *c
 static PyObject *future_add_callback(struct request *request, PyObject *args, PyObject *keywords)
 {
 	static char *names[] = { "", "context", NULL };
-	PyObject *callback, *context = Py_None;
+	PyObject *callback, *loop, *context = Py_None;
 	int r;
 
 	if (!PyArg_ParseTupleAndKeywords(args, keywords, "O|$O", names, &callback, &context))
@@ -213,7 +222,9 @@ static PyObject *future_add_callback(struct request *request, PyObject *args, Py
 	context = context == Py_None ? PyObject_CallNoArgs(core_copy_context) : Py_NewRef(context);
 	if (!context)
 		return NULL;
-	r = add_callback(request, callback, context);
+	loop = running_loop();
+	r = loop ? add_callback(request, loop, callback, context) : -1;
+	Py_XDECREF(loop);
 	Py_DECREF(context);
 	return r ? NULL : Py_NewRef(Py_None);
 }
@@ -605,13 +616,14 @@ static void future_dealloc(struct request *request)
 	PyObject *kind, *error, *trace;
 
 	PyObject_GC_UnTrack(request);
+	/* Off all lists before anything runs Python: who found it there would take a reference. */
+	if (request->state == REQUEST_QUEUED)
+		lane_unqueue(request);
+	request_give(request);
 	/* Somebody else's tensors go, which may run Python: the error that is set now stays. */
 	PyErr_Fetch(&kind, &error, &trace);
 	clear_python(request);
 	PyErr_Restore(kind, error, trace);
-	if (request->state == REQUEST_QUEUED)
-		lane_unqueue(request);
-	request_give(request);
 	core_drop(request->held);
 	sources_drop(request->stash, request->handle->signature->n_inputs);
 	lane_unref(request->lane);

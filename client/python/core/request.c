@@ -326,11 +326,17 @@ int request_try(struct request *request)
 	bool must_look = false;
 	int r;
 
+	/* Nothing will tell of room any more. */
+	if (handle->session->is_lost && state == REQUEST_QUEUED) {
+		leave_queue(request);
+		end_errno(request, -ECONNRESET);
+		return 1;
+	}
 	if (request->not_before_ns && core_now_ns() < request->not_before_ns) {
 		lane_later(request->lane);
 		return 0;
 	}
-	if (!handle_has_room(handle, rows) && handle->session->lanes->next)
+	if (!handle_has_room(handle, rows) && (handle->session->lanes->next || handle->session->has_left))
 		must_look = look_around(request) || handle->zombies;
 	if (!handle_has_room(handle, rows))
 		request_harvest(handle, rows);
@@ -424,6 +430,19 @@ int request_submit(struct request *request)
 
 /* --- the end --- */
 
+/* From another thread a loop does not let itself be touched but so. */
+static PyObject *cancel_timer(struct request *request, PyObject *timer)
+{
+	PyObject *cancel, *result;
+
+	if (request->lane && lane_is_mine(request->lane))
+		return PyObject_CallMethod(timer, "cancel", NULL);
+	cancel = PyObject_GetAttrString(timer, "cancel");
+	result = cancel ? PyObject_CallMethod(request->loop, "call_soon_threadsafe", "O", cancel) : NULL;
+	Py_XDECREF(cancel);
+	return result;
+}
+
 static void run_callbacks(struct request *request)
 {
 	PyObject *callbacks = request->callbacks;
@@ -437,7 +456,7 @@ static void run_callbacks(struct request *request)
 		PyErr_Fetch(&type, &error, &trace);
 		timer = request->timer;
 		request->timer = NULL;
-		result = PyObject_CallMethod(timer, "cancel", NULL);
+		result = cancel_timer(request, timer);
 		if (!result)
 			PyErr_Clear();
 		Py_XDECREF(result);
@@ -449,7 +468,7 @@ static void run_callbacks(struct request *request)
 	for (Py_ssize_t i = 0; i < PyList_Size(callbacks); i++) {
 		PyObject *pair = Py_NewRef(PyList_GetItem(callbacks, i));
 
-		lane_call_soon(request, PyTuple_GetItem(pair, 0), PyTuple_GetItem(pair, 1));
+		lane_call_soon(request, PyTuple_GetItem(pair, 2), PyTuple_GetItem(pair, 0), PyTuple_GetItem(pair, 1));
 		Py_DECREF(pair);
 	}
 	Py_DECREF(callbacks);
@@ -476,7 +495,6 @@ static bool again(struct request *request)
 	/* Streams that wait for it have been let go: they would not wait again. */
 	if (request->status != INF_QUOTA || !request->lane->session || request->is_read)
 		return false;
-	request_harvest(handle, handle->depth);
 	now_ns = core_now_ns();
 	if (!is_progress(handle) && !is_hopeful(request) && handle->rows_busy - request->rows >= request->rows_beside &&
 	    (!handle->buried_ns || now_ns - handle->buried_ns > PATIENCE_NS))
@@ -494,8 +512,14 @@ void request_end(struct request *request)
 	struct inf_request_info info = { .size = sizeof(info) };
 	struct handle *handle = request->handle;
 
-	land(request, REQUEST_ENDED);
 	request->status = inf_request_status(request->req);
+	/* Runs Python, so before it is over for others, who may end it meanwhile. */
+	if (request->status == INF_QUOTA && !request->is_read) {
+		request_harvest(handle, handle->depth);
+		if (request->state != REQUEST_FLIGHT || inf_poll(request->req) != 1)
+			return;
+	}
+	land(request, REQUEST_ENDED);
 	if (again(request))
 		return;
 	handle->session->n_ended[request->status]++;
@@ -607,11 +631,25 @@ static void sleep_once(struct request *request, uint64_t until_ns)
 		request_give(request);
 }
 
+/*
+ * The thread that it waits for room in may have other things to do, and so may a loop: it may be blocked, by
+ * us, or not run again. Looks at once, so that of several threads that take it from each other one gets on.
+ * False with an error set.
+ */
+static bool wait_for_room_here(struct request *request)
+{
+	const struct lane *before = request->lane;
+	struct lane *lane = adopt(request);
+
+	if (lane && lane != before)
+		lane_flush(lane);
+	return lane;
+}
+
 int request_wait(struct request *request, uint64_t until_ns)
 {
 	while (!request_is_over(request)) {
-		/* The thread that it waits for room in may have other things to do. */
-		if (request_adopt(request) < 0)
+		if (request->state == REQUEST_QUEUED && !wait_for_room_here(request))
 			return -1;
 		sleep_once(request, until_ns);
 		if (request_is_over(request))

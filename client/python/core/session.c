@@ -11,6 +11,7 @@
  */
 #include "client/python/core/core.h"
 #include <errno.h>
+#include <poll.h>
 #include <time.h>
 
 #define LANE_CAPSULE  "infclient.lane"
@@ -47,6 +48,7 @@ static void forget(struct session *session, struct lane *lane)
 {
 	struct lane **at = &session->lanes;
 
+	session->has_left = true;
 	while (*at && *at != lane)
 		at = &(*at)->next;
 	if (*at)
@@ -239,9 +241,16 @@ void lane_flush(struct lane *lane)
 	lane_unref(lane);
 }
 
+static PyObject *call_watch(PyObject *loop, PyObject *reader, const char *how)
+{
+	if (how)
+		return PyObject_CallMethod(loop, how, "O", reader);
+	return PyObject_CallMethod(loop, "call_later", "dO", RETRY_NS / 1e9, reader);
+}
+
 /*
- * Has the lane looked at by each loop that waits for it: nobody knows which of them will run next. Needs a
- * clear error indicator.
+ * Has the lane looked at by each loop that waits for it: nobody knows which of them will run next. `how` is a
+ * method's name; NULL = after RETRY_NS. Needs a clear error indicator.
  */
 static void call_watches(struct lane *lane, const char *how)
 {
@@ -252,12 +261,16 @@ static void call_watches(struct lane *lane, const char *how)
 		/* The call is Python, and so is letting go: meanwhile the lane's own thread may let go of loop and watch. */
 		PyObject *loop = Py_NewRef(watch->loop), *reader = Py_NewRef(watch->reader), *result = NULL;
 
-		if (!watch->is_called) {
-			watch->is_called = true;
-			result = PyObject_CallMethod(loop, how, "O", reader);
-			/* A loop that was closed: its waiters went with it. */
-			if (!result)
+		bool *is_asked = how ? &watch->is_called : &watch->is_later;
+
+		if (!*is_asked) {
+			*is_asked = true;
+			result = call_watch(loop, reader, how);
+			/* A loop that was closed: its waiters went with it. Others may do it the next time. */
+			if (!result) {
 				PyErr_Clear();
+				*is_asked = false;
+			}
 		}
 		Py_XDECREF(result);
 		Py_DECREF(loop);
@@ -293,17 +306,17 @@ void lane_room(struct handle *handle)
 
 /* --- the event loop --- */
 
-void lane_call_soon(struct request *request, PyObject *callback, PyObject *context)
+void lane_call_soon(struct request *request, PyObject *loop, PyObject *callback, PyObject *context)
 {
 	struct lane *lane = request->lane;
 	/* The first one is the one that ran last here; another may be at work in another thread. */
 	struct watch *watch = lane ? lane->watches : NULL;
-	bool is_here = watch && watch->loop == request->loop && lane_is_mine(lane);
+	bool is_here = watch && watch->loop == loop && lane_is_mine(lane);
 	PyObject *function, *args, *keywords, *result = NULL;
 	PyObject *type, *error, *trace;
 
 	PyErr_Fetch(&type, &error, &trace);
-	function = is_here ? Py_NewRef(watch->call_soon) : PyObject_GetAttrString(request->loop, "call_soon_threadsafe");
+	function = is_here ? Py_NewRef(watch->call_soon) : PyObject_GetAttrString(loop, "call_soon_threadsafe");
 	args = PyTuple_Pack(2, callback, (PyObject *)request);
 	keywords = Py_BuildValue("{sO}", "context", context);
 	if (function && args && keywords)
@@ -318,18 +331,18 @@ void lane_call_soon(struct request *request, PyObject *callback, PyObject *conte
 	PyErr_Restore(type, error, trace);
 }
 
-void lane_collect(struct lane *lane)
+bool lane_collect(struct lane *lane)
 {
 	struct inf_client *client = lane->session->client;
 	struct inf_request *req;
 
-	/* Asking for completions tells the broker that no hints are needed. */
-	lane->is_armed = false;
 	for (uint32_t n = 0; n < COLLECT_MAX; n++) {
 		struct request *request;
 
+		/* Asking for completions tells the broker that no hints are needed: each time, as what ends may run Python, which arms. */
+		lane->is_armed = false;
 		if (inf_wait_any(client, INF_NOWAIT, &req))
-			return;
+			return false;
 		request = inf_request_data(req);
 		if (!request || request->state != REQUEST_FLIGHT)
 			continue;
@@ -337,6 +350,7 @@ void lane_collect(struct lane *lane)
 		request_end(request);
 		Py_DECREF(OBJECT(request));
 	}
+	return true;
 }
 
 static void unwatch(struct watch **at)
@@ -384,20 +398,47 @@ static void move_to_front(struct watch *watch)
 	watch->lane->watches = watch;
 }
 
+/* The broker's end is closed, which keeps the descriptor readable for ever. */
+static bool is_hung_up(const struct lane *lane)
+{
+	struct pollfd poller = { .fd = lane->fd };
+
+	return poll(&poller, 1, 0) == 1 && poller.revents & (POLLHUP | POLLERR);
+}
+
+/*
+ * Threads share a lane of the library, and its descriptor, where there are more of them than lanes. Who has
+ * emptied it and found something tells the others: its own loop may not come to look. Needs a clear error
+ * indicator.
+ */
+static void tell_sharers(struct lane *lane)
+{
+	struct session *session = lane->session;
+
+	for (struct lane *other = session->lanes, *next; other; other = next) {
+		lane_ref(other);
+		if (other != lane && other->fd == lane->fd)
+			call_watches(other, "call_soon_threadsafe");
+		/* As in lane_room(). */
+		next = other->session ? other->next : session->lanes;
+		lane_unref(other);
+	}
+}
+
 /* Nobody waits: asks for no more hints. */
 static void rest(struct lane *lane)
 {
 	/* Arming empties the descriptor, asking for completions says that no more hints are needed. */
 	if (inf_fd_arm(lane->session->client) == 1) {
+		tell_sharers(lane);
 		lane_collect(lane);
-		/* Still something, and nothing that we asked for: the broker's end is closed. */
-		if (lane->session && !lane->session->is_lost && inf_fd_arm(lane->session->client) == 1) {
+		/* That there is still something may be what ended just now: only a hang-up says that nobody is there. */
+		if (is_hung_up(lane)) {
 			lane->session->is_lost = true;
 			lane_unwatch(lane);
 		}
 	}
-	if (lane->session)
-		lane_collect(lane);
+	lane_collect(lane);
 }
 
 /* What a loop calls when the descriptor is readable, or room came free in another thread. */
@@ -405,6 +446,7 @@ static PyObject *on_readable(PyObject *capsule, PyObject *ignored)
 {
 	struct watch *watch = PyCapsule_GetPointer(capsule, WATCH_CAPSULE);
 	struct lane *lane;
+	bool is_more;
 
 	(void)ignored;
 	if (!watch)
@@ -419,11 +461,11 @@ static PyObject *on_readable(PyObject *capsule, PyObject *ignored)
 
 	if (lane->watches != watch)
 		move_to_front(watch);
-	lane_collect(lane);
+	is_more = lane_collect(lane);
 	if (lane->session)
 		lane_flush(lane);
-	/* A broker that is gone keeps the descriptor readable for ever. */
-	if (lane->session && lane->session->is_lost)
+	/* Not for the word of others alone: what is in flight has no other way to get here. */
+	if (lane->session && lane->session->is_lost && !is_more && is_hung_up(lane))
 		lane_unwatch(lane);
 	else if (lane->session && is_waited_for(lane))
 		lane_arm(lane);
@@ -594,28 +636,18 @@ void lane_arm(struct lane *lane)
 		return;
 	/* Something is there already: after what else the loop has to do. */
 	PyErr_Fetch(&type, &error, &trace);
+	tell_sharers(lane);
 	call_watches(lane, "call_soon");
 	PyErr_Restore(type, error, trace);
 }
 
 void lane_later(struct lane *lane)
 {
-	struct watch *watch = lane->watches;
-	PyObject *type, *error, *trace, *reader, *result;
+	PyObject *type, *error, *trace;
 
-	if (!watch || watch->is_later || !lane_is_mine(lane))
+	if (!lane->watches || !lane_is_mine(lane))
 		return;
-	watch->is_later = true;
 	PyErr_Fetch(&type, &error, &trace);
-	/* It owns the watch, which may leave the list in the call. */
-	reader = Py_NewRef(watch->reader);
-	result = PyObject_CallMethod(watch->loop, "call_later", "dO", RETRY_NS / 1e9, reader);
-	if (!result) {
-		/* Closed: nobody waits there. */
-		PyErr_Clear();
-		watch->is_later = false;
-	}
-	Py_XDECREF(result);
-	Py_DECREF(reader);
+	call_watches(lane, NULL);
 	PyErr_Restore(type, error, trace);
 }
