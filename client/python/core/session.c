@@ -431,14 +431,16 @@ static void rest(struct lane *lane)
 	/* Arming empties the descriptor, asking for completions says that no more hints are needed. */
 	if (inf_fd_arm(lane->session->client) == 1) {
 		tell_sharers(lane);
-		lane_collect(lane);
+		if (lane->session)
+			lane_collect(lane);
 		/* That there is still something may be what ended just now: only a hang-up says that nobody is there. */
-		if (is_hung_up(lane)) {
+		if (lane->session && is_hung_up(lane)) {
 			lane->session->is_lost = true;
 			lane_unwatch(lane);
 		}
 	}
-	lane_collect(lane);
+	if (lane->session)
+		lane_collect(lane);
 }
 
 /* What a loop calls when the descriptor is readable, or room came free in another thread. */
