@@ -257,6 +257,8 @@ json "a name that is no text is shown as text" 0 "d['sessions'][0]['name'].start
 says "and harms no terminal" 0 "^ +[0-9]+ +$client +$(id -u) ask [^[:cntrl:]]*\$" "$CTL" sessions
 echo 5 >&7
 check "it is answered" within 10 grep -qx OK "$RUN/heard"
+# The front brings the file up to date when it is about to sleep.
+check "its lane is shown" within 10 bash -c "'$CTL' sessions -j | grep -q '\"lanes\": 1'"
 json "its request is counted" 0 "[(s['requests'], s['errors'], s['lanes']) for s in d['sessions']] == [(1, 0, 1)]" "$CTL" sessions -j
 executor=$(executor_pid)
 all_stopped() { ! grep -h '^State' /proc/"$1"/task/*/status | grep -qv stopped; }

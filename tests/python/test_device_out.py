@@ -345,7 +345,7 @@ with infclient.connect(sys.argv[1]) as client:
     except ValueError as error:
         print(error)
 """
-    assert "no such CUDA stream (CUDA_ERROR_INVALID_HANDLE)" in child(code, cuda.socket, FAKECUDA_REPORT="/dev/null")
+    assert "no such CUDA stream (the CUDA driver says CUDA_ERROR_INVALID_HANDLE" in child(code, cuda.socket, FAKECUDA_REPORT="/dev/null")
 
 
 ASK = """
