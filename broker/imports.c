@@ -17,6 +17,7 @@
  */
 #define _GNU_SOURCE 1
 #include "broker/config.h"
+#include "broker/fd.h"
 #include "broker/log.h"
 #include "broker/quota.h"
 #include "broker/session.h"
@@ -55,13 +56,6 @@ struct importer {
 
 /* --- end --- */
 
-static void close_fd(int *fd)
-{
-	if (*fd >= 0)
-		close(*fd);
-	*fd = -1;
-}
-
 /* It is gone, or never was. */
 static void importer_free(struct broker *broker, struct importer *importer)
 {
@@ -87,21 +81,6 @@ static void importer_kill(struct broker *broker, struct importer *importer)
 }
 
 /* --- answers --- */
-
-static void on_timer(struct loop_source *source, void *context)
-{
-	struct importer *importer = IMPORTER_OF(source, timer_source);
-	struct broker *broker = context;
-	uint64_t n_expired;
-
-	/* Nothing to read: it was set anew meanwhile, or is not needed any more. */
-	if (read(source->fd, &n_expired, sizeof(n_expired)) != sizeof(n_expired))
-		return;
-	importer->is_late = true;
-	log_line("%s: importer %d is killed: it took longer than %" PRIu64 " ms (--commit-ms-max)", session_text(importer->session),
-		 (int)importer->pid, broker->config->commit_ms_max);
-	importer_kill(broker, importer);
-}
 
 static void answer(struct broker *broker, struct importer *importer, const struct inf_ctl_fetched *said)
 {
@@ -156,22 +135,33 @@ static void on_control(struct loop_source *source, void *context)
 		;
 }
 
-/* --- death --- */
-
-static void death_text(char *text, size_t text_bytes, const siginfo_t *info)
+static void on_timer(struct loop_source *source, void *context)
 {
-	if (info->si_code == CLD_EXITED)
-		snprintf(text, text_bytes, "ended with code %d", info->si_status);
-	else
-		snprintf(text, text_bytes, "died of %s", strsignal(info->si_status));
+	struct importer *importer = IMPORTER_OF(source, timer_source);
+	struct broker *broker = context;
+	uint64_t n_expired;
+
+	/* Nothing to read: it was set anew meanwhile, or is not needed any more. */
+	if (read(source->fd, &n_expired, sizeof(n_expired)) != sizeof(n_expired))
+		return;
+	/* Where we stood still ourselves, it may have answered in time. */
+	on_control(&importer->control_source, broker);
+	if (!importer->is_busy || importer->is_killed)
+		return;
+	importer->is_late = true;
+	log_line("%s: importer %d is killed: it took longer than %" PRIu64 " ms (--commit-ms-max)", session_text(importer->session),
+		 (int)importer->pid, broker->config->commit_ms_max);
+	importer_kill(broker, importer);
 }
+
+/* --- death --- */
 
 /* Of the import that it did not answer itself. */
 static void answer_for_the_dead(struct broker *broker, struct session *session, const struct importer *dead, const siginfo_t *info)
 {
-	char how[64];
+	char how[SPAWN_END_BYTES];
 
-	death_text(how, sizeof(how), info);
+	spawn_end_text(how, info);
 	if (dead->is_late)
 		session_refuse(broker, session, dead->cookie, -ETIMEDOUT, INF_DEADLINE,
 			       "the import took longer than %" PRIu64 " ms (--commit-ms-max)", broker->config->commit_ms_max);
@@ -187,7 +177,7 @@ static void on_exit_of_importer(struct loop_source *source, void *context)
 	struct importer *importer = IMPORTER_OF(source, pid_source), dead = *importer;
 	struct session *session = importer->session;
 	siginfo_t info = { 0 };
-	char how[64];
+	char how[SPAWN_END_BYTES];
 
 	if (waitid(P_PIDFD, (id_t)source->fd, &info, WEXITED | WNOHANG) < 0 || !info.si_pid)
 		return;
@@ -198,7 +188,7 @@ static void on_exit_of_importer(struct loop_source *source, void *context)
 	}
 	if (!dead.is_ours) {
 		session->n_importer_deaths++;
-		death_text(how, sizeof(how), &info);
+		spawn_end_text(how, &info);
 		log_line("%s: importer %d %s", session_text(session), (int)dead.pid, how);
 	}
 	if (dead.is_busy)

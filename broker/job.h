@@ -340,9 +340,8 @@ struct broker {
 	struct queue_client uncommitted_client;
 	uint64_t timeline_pause_ns;
 	struct loop_source timeline_timer; /* runs only while there are some */
-	struct loop_source watchdog_timer; /* runs only while batches do, or a model is loaded */
-	bool watchdog_armed;
-	uint64_t watchdog_set_ns; /* when it was */
+	struct loop_source watchdog_timer; /* runs only while the executor has something to do */
+	uint64_t watchdog_set_ns; /* when it was, 0 = it does not run */
 
 	/* cold: session.c, attach.c */
 	struct session *reap;		  /* to be freed by session_reap() */

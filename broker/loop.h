@@ -45,7 +45,8 @@ uint64_t loop_news(const struct loop *loop);
 int loop_wait(struct loop *loop);
 
 /*
- * A timer: source->on_event is called once, that long after the last loop_timer_set(). 0 or -errno. Nothing happens to one that is open already, or closed.
+ * A timer: source->on_event is called once, that long after the last loop_timer_set(). 0 or -errno. Opening one that is open and
+ * closing one that is closed do nothing.
  */
 int loop_timer_open(struct loop *loop, struct loop_source *timer);
 void loop_timer_set(struct loop_source *timer, uint64_t ns); /* 0 = never mind */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * quota.h - what each user may have: sessions, importers, bytes of regions, and of device memory. Charged before anything is made; a charge is
- * given back by the object that holds it when that object is freed. Uids come from the kernel only.
+ * quota.h - what each user may have: sessions, importers, bytes of regions, and of device memory. Charged before anything is
+ * made; a charge is given back by the object that holds it when that object is freed. Uids come from the kernel only.
  */
 #ifndef BROKER_QUOTA_H
 #define BROKER_QUOTA_H

@@ -21,6 +21,7 @@
  */
 #define _GNU_SOURCE 1
 #include "broker/registry.h"
+#include "broker/clock.h"
 #include "broker/config.h"
 #include "broker/log.h"
 #include "broker/pipeline.h"
@@ -36,7 +37,6 @@
 #include <string.h>
 
 #define FOUND_MAX	256u /* versions of all models that are looked at */
-#define READY_CHANCES 3u
 #define TIME_NS_MAX	3600000000000ull
 
 /* One line of a scan. */
@@ -468,6 +468,7 @@ int registry_loading(struct broker *broker, const struct inf_ctl_loading *msg)
 	if (!model_of(broker, msg->model) || broker->executor.loading >= 0)
 		return -EPROTO;
 	broker->executor.loading = (int32_t)msg->model;
+	broker->executor.loading_ns = clock_ns();
 	return 0;
 }
 
@@ -602,8 +603,8 @@ int registry_loaded(struct broker *broker, const struct inf_ctl_loaded *msg)
 
 static void loader_died(struct broker *broker, struct model *model, uint32_t n_chances)
 {
-	if (model->was_ready && n_chances < READY_CHANCES)
-		n_chances = READY_CHANCES;
+	if (model->was_ready)
+		n_chances = REGISTRY_CHANCES_SHARED;
 	if (++model->n_load_deaths >= n_chances)
 		fail(broker, model,
 		     "it killed the executor that loaded it; it is tried again when its file "

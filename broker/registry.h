@@ -27,6 +27,7 @@ int registry_failed(struct broker *broker, const struct inf_ctl_failed *msg);
  * file changes, unless it was loaded before, or something else may have killed it: `n_chances` is
  * how many deaths in a row are too many.
  */
+#define REGISTRY_CHANCES_SHARED 3u /* something else may be to blame */
 void registry_executor_died(struct broker *broker, uint32_t n_chances);
 
 /* Starts a scan (at executor start and on SIGHUP). */

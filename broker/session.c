@@ -19,6 +19,7 @@
 #include "broker/session.h"
 #include "broker/clock.h"
 #include "broker/config.h"
+#include "broker/fd.h"
 #include "broker/listener.h"
 #include "broker/log.h"
 #include "broker/output.h"
@@ -363,13 +364,6 @@ static void say_why(const struct session *session, const char *reason)
 	msg.status = INF_BROKER_LOST;
 	snprintf(msg.text, sizeof(msg.text), "the broker ended this session: %s", reason);
 	inf_ctl_send(session->control_fd, &msg, NULL, 0, true);
-}
-
-static void close_fd(int *fd)
-{
-	if (*fd >= 0)
-		close(*fd);
-	*fd = -1;
 }
 
 static void close_connection(struct broker *broker, struct session *session)

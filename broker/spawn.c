@@ -176,3 +176,11 @@ int spawn_importer(const char *path, const char *uuid, int socket_fd, pid_t *ret
 
 	return spawn(path, argv, socket_fd, ret_pid);
 }
+
+void spawn_end_text(char text[SPAWN_END_BYTES], const siginfo_t *info)
+{
+	if (info->si_code == CLD_EXITED)
+		snprintf(text, SPAWN_END_BYTES, "ended with code %d", info->si_status);
+	else
+		snprintf(text, SPAWN_END_BYTES, "died of %s", strsignal(info->si_status));
+}

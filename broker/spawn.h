@@ -4,9 +4,11 @@
 #define BROKER_SPAWN_H
 
 #include "broker/config.h"
+#include <signal.h>
 #include <sys/types.h>
 
 #define SPAWN_PATH_BYTES 4096u
+#define SPAWN_END_BYTES	 64u
 
 /* The program: --executor, else infbroker-executor beside our own. */
 void spawn_path(const struct config *config, char path[SPAWN_PATH_BYTES]);
@@ -20,5 +22,8 @@ int spawn_executor(const struct config *config, const char *path, bool on_device
 
 /* Likewise, for a client's imports into memory of that device. */
 int spawn_importer(const char *path, const char *uuid, int socket_fd, pid_t *ret_pid);
+
+/* How a process that was waited for has ended: "died of Killed", "ended with code 3". */
+void spawn_end_text(char text[SPAWN_END_BYTES], const siginfo_t *info);
 
 #endif /* BROKER_SPAWN_H */

@@ -17,6 +17,7 @@
 #include "broker/supervisor.h"
 #include "broker/clock.h"
 #include "broker/config.h"
+#include "broker/fd.h"
 #include "broker/log.h"
 #include "broker/pipeline.h"
 #include "broker/registry.h"
@@ -47,13 +48,6 @@
 #define STEADY_NS	   10000000000ull /* READY for so long: its death is not one in a row */
 
 /* --- memory of the instances --- */
-
-static void close_fd(int *fd)
-{
-	if (*fd >= 0)
-		close(*fd);
-	*fd = -1;
-}
 
 static void instance_free(struct broker *broker, struct instance *instance)
 {
@@ -223,7 +217,6 @@ static int handle_scanned(struct broker *broker, const union inf_ctl_any *msg)
 
 static int handle_loading(struct broker *broker, const union inf_ctl_any *msg)
 {
-	broker->executor.loading_ns = clock_ns();
 	return registry_loading(broker, &msg->loading);
 }
 
@@ -514,13 +507,10 @@ static void log_death(const struct executor *executor, const siginfo_t *info)
 	const char *doing = executor->loading >= 0		   ? " while it loaded a model"
 			    : executor->state == EXECUTOR_STARTING ? " before it was ready"
 								   : "";
+	char how[SPAWN_END_BYTES];
 
-	if (info->si_code == CLD_EXITED)
-		log_line("executor %d ended with code %d%s", (int)executor->pid, info->si_status,
-			 doing);
-	else
-		log_line("executor %d died of %s%s", (int)executor->pid, strsignal(info->si_status),
-			 doing);
+	spawn_end_text(how, info);
+	log_line("executor %d %s%s", (int)executor->pid, how, doing);
 }
 
 static void bury(struct broker *broker)
@@ -557,7 +547,8 @@ static void count_death(struct broker *broker, const siginfo_t *info)
 static uint32_t chances(const siginfo_t *info, bool was_busy)
 {
 	if (was_busy)
-		return 3;
+		return REGISTRY_CHANCES_SHARED;
+	/* The device is given up with the last loss in a row: a file that always loses it must be given up before. */
 	return info->si_code == CLD_EXITED && info->si_status == INF_EXIT_DEVICE_LOST ? DEVICE_LOSSES_MAX - 1 : 1;
 }
 

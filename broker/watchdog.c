@@ -111,11 +111,11 @@ static uint64_t pause_ns(const struct config *config)
 static void on_timer(struct loop_source *source, void *context)
 {
 	struct broker *broker = context;
-	uint64_t now_ns = clock_ns();
+	uint64_t now_ns = clock_ns(), slept_ns = now_ns - broker->watchdog_set_ns;
 
 	(void)source;
-	broker->watchdog_armed = false;
-	if (now_ns - broker->watchdog_set_ns <= 2 * pause_ns(broker->config) + LATE_NS) {
+	broker->watchdog_set_ns = 0;
+	if (slept_ns <= 2 * pause_ns(broker->config) + LATE_NS) {
 		check_batches(broker, now_ns);
 		check_rest(broker, now_ns);
 	}
@@ -137,9 +137,8 @@ void watchdog_arm(struct broker *broker)
 {
 	uint64_t since_ns, limit_ms;
 
-	if (broker->watchdog_armed || (!broker->n_running && !other_work(broker, &since_ns, &limit_ms)))
+	if (broker->watchdog_set_ns || (!broker->n_running && !other_work(broker, &since_ns, &limit_ms)))
 		return;
-	broker->watchdog_armed = true;
 	broker->watchdog_set_ns = clock_ns();
 	loop_timer_set(&broker->watchdog_timer, pause_ns(broker->config));
 }

@@ -27,6 +27,32 @@ void infc_error_set(const char *text)
 	last_error[i] = 0;
 }
 
+int infc_error_tell(int r)
+{
+	static const struct {
+		int error;
+		const char *text;
+	} words[] = {
+		{ -EINVAL, "no such input or output, or the request is not in the state that this call needs: see its manual page" },
+		{ -EBUSY, "the request is in flight: wait for it first" },
+		{ -ENODEV, "inf_device_open() comes first" },
+		{ -ENOBUFS, "1024 requests with device memory are taken: give some back" },
+		{ -ESTALE, "the memory went with the broker's device: open a new client" },
+		{ -EMSGSIZE, "that is more than the input has room for: inf_input_room() says how much" },
+		{ -EFAULT, "that is no device memory of this process, or one allocation has not that much" },
+		{ -EXDEV, "that memory is of another device than the broker's" },
+		{ -EOWNERDEAD, "this process was forked: open a client of its own" },
+		{ -ECONNRESET, "the broker is gone: open a new client" },
+		{ -EPROTO, "the connection to the broker failed: open a new client" },
+		{ -ENOMEM, "out of memory" },
+	};
+
+	for (size_t i = 0; r < 0 && !*last_error && i < sizeof(words) / sizeof(words[0]); i++)
+		if (words[i].error == r)
+			infc_error_set(words[i].text);
+	return r;
+}
+
 const char *inf_error(const struct inf_client *client)
 {
 	(void)client;

@@ -498,28 +498,38 @@ static int request_commit(struct inf_request *req, void *stream)
 	return result ? infc_device_refuse(device, result) : 0;
 }
 
-static int wait_stream(struct inf_request *req, void *stream)
+/* Of a request with device memory; its context is current then. */
+static int enter_request(const struct inf_request *req, CUcontext *ret_before)
 {
-	struct device *device;
-	CUcontext before;
 	CUresult result;
-	uint32_t state;
 
 	if (!req || !req->timeline)
 		return -EINVAL;
 	if (infc_is_forked(req->client))
 		return -EOWNERDEAD;
-	state = inf_load32_acquire(&req->state);
-	if (state != INFC_FLIGHT && state != INFC_ENDED)
-		return -EINVAL;
+	result = infc_device_enter(req->client->device, ret_before);
+	return result ? infc_device_refuse(req->client->device, result) : 0;
+}
+
+static int wait_stream(struct inf_request *req, void *stream)
+{
+	const struct device *device;
+	CUcontext before;
+	CUresult result = CUDA_SUCCESS;
+	uint32_t state;
+	int r = enter_request(req, &before);
+
+	if (r)
+		return r;
 	device = req->client->device;
-	result = infc_device_enter(device, &before);
-	if (!result) {
+	state = inf_load32_acquire(&req->state);
+	if (state == INFC_FLIGHT || state == INFC_ENDED)
 		result = device->driver.stream_wait(stream, word_of(device, req, offsetof(struct inf_timeline, done)),
 						    device->done[req->timeline - 1], CU_STREAM_WAIT_VALUE_GEQ);
-		infc_device_leave(device, before);
-	}
-	return result ? infc_device_refuse(device, result) : 0;
+	else
+		r = -EINVAL;
+	infc_device_leave(device, before);
+	return result ? infc_device_refuse(device, result) : r;
 }
 
 /* One of the entry's that is not in use. NULL with *ret_error set. */
@@ -546,19 +556,6 @@ static struct mark *mark_of(struct device *device, uint32_t at, int *ret_error)
 	mark->next = device->marks[at];
 	device->marks[at] = mark;
 	return mark;
-}
-
-/* Of a request with device memory; its context is current then. */
-static int enter_request(const struct inf_request *req, CUcontext *ret_before)
-{
-	CUresult result;
-
-	if (!req || !req->timeline)
-		return -EINVAL;
-	if (infc_is_forked(req->client))
-		return -EOWNERDEAD;
-	result = infc_device_enter(req->client->device, ret_before);
-	return result ? infc_device_refuse(req->client->device, result) : 0;
 }
 
 static int mark_stream(struct inf_request *req, void *stream)
@@ -604,33 +601,7 @@ static int poll_marks(struct inf_request *req)
 
 /* --- the calls, with words for what fails --- */
 
-static const struct {
-	int error;
-	const char *text;
-} words[] = {
-	{ -EINVAL, "no such input or output, or the request is not in the state that this call needs: see its manual page" },
-	{ -EBUSY, "the request is in flight: wait for it first" },
-	{ -ENODEV, "inf_device_open() comes first" },
-	{ -ENOBUFS, "1024 requests with device memory are taken: give some back" },
-	{ -ESTALE, "the memory went with the broker's device: open a new client" },
-	{ -EMSGSIZE, "that is more than the input has room for: inf_input_room() says how much" },
-	{ -EFAULT, "that is no device memory of this process, or one allocation has not that much" },
-	{ -EXDEV, "that memory is of another device than the broker's" },
-	{ -EOWNERDEAD, "this process was forked: open a client of its own" },
-	{ -ECONNRESET, "the broker is gone: open a new client" },
-	{ -ENOMEM, "out of memory" },
-};
-
-/* Whatever failed without saying why says so by its error. */
-static int told(int r)
-{
-	for (size_t i = 0; r < 0 && !*inf_error(NULL) && i < sizeof(words) / sizeof(words[0]); i++)
-		if (words[i].error == r)
-			infc_error_set(words[i].text);
-	return r;
-}
-
-#define CALL(call) (infc_error_set(""), told(call))
+#define CALL(call) (infc_error_set(""), infc_error_tell(call))
 
 int inf_device_open(struct inf_client *client, struct inf_device_info *ret_info)
 {

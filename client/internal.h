@@ -251,6 +251,8 @@ void infc_control_drain(struct inf_client *client);
 bool infc_control_is_hung_up(const struct inf_client *client);
 /* Text for inf_error() of this thread. */
 void infc_error_set(const char *text);
+/* Returns `r`; where that is an error and nobody has set a text since it was emptied, there is a common one. */
+int infc_error_tell(int r);
 
 /* --- lanes (lane.c) --- */
 

@@ -61,11 +61,8 @@ static int ask(struct inf_client *client, const char *name, uint32_t depth,
 	memcpy(msg.model, name, strlen(name));
 	msg.depth = depth;
 	r = infc_control_ask(client, &msg, INF_CTL_MODEL, &answer, &fd);
-	if (r) {
-		infc_error_set(r == -ECONNRESET ? "the broker is gone"
-						: "the connection to the broker failed");
+	if (r)
 		return r;
-	}
 	client->grow_not_before_ns = 0;
 	if (answer.head.type == INF_CTL_ERROR)
 		return infc_control_refusal(&answer.error);
@@ -80,10 +77,9 @@ int inf_model_open(struct inf_client *client, const char *name, uint32_t depth,
 
 	if (!client || !name || !ret_model)
 		return -EINVAL;
-	if (infc_is_forked(client)) {
-		infc_error_set("this process was forked: open a client of its own");
-		return -EOWNERDEAD;
-	}
+	infc_error_set("");
+	if (infc_is_forked(client))
+		return infc_error_tell(-EOWNERDEAD);
 	if (strlen(name) >= INF_NAME_BYTES) {
 		infc_error_set("no model has a name of 64 bytes or more");
 		return -ENOENT;
@@ -95,7 +91,7 @@ int inf_model_open(struct inf_client *client, const char *name, uint32_t depth,
 	pthread_mutex_unlock(&client->control_lock);
 	if (!r)
 		*ret_model = model;
-	return r;
+	return infc_error_tell(r);
 }
 
 const struct inf_signature *inf_model_signature(const struct inf_model *model)

@@ -67,7 +67,7 @@ static void load_kernels(struct device *device)
 	device->can_share = device_ok(device, result, "loading kernels, without which no device memory is shared");
 }
 
-int device_open(struct device *device, const char *name, uint64_t model_bytes, char text[INF_DRIVER_TEXT_BYTES])
+int device_open(struct device *device, const char *name, char text[INF_DRIVER_TEXT_BYTES])
 {
 	CUresult result;
 	int r = inf_driver_open(&device->driver, NULL, text);
@@ -86,7 +86,6 @@ int device_open(struct device *device, const char *name, uint64_t model_bytes, c
 		.ordinal = device->handle,
 		.context = device->context,
 		.driver = &device->driver,
-		.memory_bytes = model_bytes,
 	};
 	return inf_driver_errno(result);
 }

@@ -28,11 +28,8 @@ struct device {
 	struct inf_backend_device backend; /* what plug-ins see of it */
 };
 
-/*
- * Opens driver, device and context; `name` as inf_driver_find_device() takes it, `model_bytes` of its memory are for models (0 =
- * what there is). 0, or a negative errno with a text.
- */
-int device_open(struct device *device, const char *name, uint64_t model_bytes, char text[INF_DRIVER_TEXT_BYTES]);
+/* Opens driver, device and context; `name` as inf_driver_find_device() takes it. 0, or a negative errno with a text. */
+int device_open(struct device *device, const char *name, char text[INF_DRIVER_TEXT_BYTES]);
 
 /* Measures direct_bytes_min: some ms. Where that fails a guess stays. */
 void device_calibrate(struct device *device);

@@ -86,9 +86,9 @@ int flight_reserve(struct flight *flight, const struct inf_signature *signature,
 	struct flight_memory *memory;
 	uint64_t in_bytes, out_bytes;
 
-	if (!flight_lacks(flight, signature))
-		return 0;
 	sizes_with(flight, signature, &in_bytes, &out_bytes);
+	if (in_bytes == flight->largest_in_bytes && out_bytes == flight->largest_out_bytes)
+		return 0;
 	memory = memory_new(flight->device, in_bytes, out_bytes);
 	if (!memory) {
 		snprintf(text, text_bytes, "out of memory: a batch of %u rows needs %llu bytes on %s and as many pinned",

@@ -18,15 +18,16 @@ struct graph {
 struct place {
 	uint64_t memory;
 	CUstream stream;
+	uint32_t instance;
 	uint32_t n_graphs;
 	struct graph *by_rows; /* [rows - 1] */
 };
 
 struct graphs {
 	const struct device *device;
+	const struct loaded_model *model;
 	uint32_t n_places, rows_max;
-	uint32_t is_off;  /* atomic: by whoever found that it cannot be */
-	uint32_t is_used; /* atomic */
+	uint32_t is_off; /* atomic: by whoever found that it cannot be */
 	struct place *places;
 	struct graph table[];
 };
@@ -57,6 +58,7 @@ struct graphs *graphs_new(const struct device *device, const struct loaded_model
 		return NULL;
 	}
 	graphs->device = device;
+	graphs->model = model;
 	graphs->n_places = n_places;
 	graphs->rows_max = rows_max;
 	for (uint32_t i = 0; i < n_places; i++)
@@ -75,23 +77,28 @@ struct graphs *graphs_free(struct graphs *graphs)
 	return NULL;
 }
 
-void graphs_forget(struct graphs *graphs, uint32_t place)
+static int tell_backend(const struct loaded_model *model, uint32_t instance, CUstream stream, enum inf_record step, char *error,
+			size_t error_bytes)
 {
-	if (!graphs)
-		return;
-	for (uint32_t i = 0; i < graphs->rows_max; i++) {
-		struct graph *graph = &graphs->places[place].by_rows[i];
-
-		if (graph->exec)
-			device_ok(graphs->device, graphs->device->driver.graph_exec_destroy(graph->exec), "forgetting a recorded model");
-		*graph = (struct graph){ 0 };
-	}
-	graphs->places[place].n_graphs = 0;
+	return model->ops->record(model->handle, instance, stream, step, error, error_bytes);
 }
 
-bool graphs_are_used(const struct graphs *graphs)
+void graphs_forget(struct graphs *graphs, uint32_t place_idx)
 {
-	return graphs && inf_load32(&graphs->is_used) && !inf_load32(&graphs->is_off);
+	struct place *place = graphs ? &graphs->places[place_idx] : NULL;
+	char error[INF_BACKEND_ERROR_BYTES];
+
+	for (uint32_t i = 0; place && i < graphs->rows_max; i++) {
+		struct graph *graph = &place->by_rows[i];
+
+		if (graph->exec) {
+			device_ok(graphs->device, graphs->device->driver.graph_exec_destroy(graph->exec), "forgetting a recorded model");
+			tell_backend(graphs->model, place->instance, place->stream, INF_RECORD_DROP, error, sizeof(error));
+		}
+		*graph = (struct graph){ 0 };
+	}
+	if (place)
+		place->n_graphs = 0;
 }
 
 int graphs_enqueue(const struct model_run *run)
@@ -140,27 +147,32 @@ static CUresult capture(const struct graphs *graphs, const struct model_run *run
 	return result;
 }
 
+static CUresult instantiate(const struct inf_driver *driver, CUgraph graph, CUgraphExec *ret_exec)
+{
+	CUgraphExec exec = NULL;
+	CUresult result = driver->graph_instantiate(&exec, graph, 0), destroyed = driver->graph_destroy(graph);
+
+	if (!result && destroyed)
+		driver->graph_exec_destroy(exec);
+	else if (!result)
+		*ret_exec = exec;
+	return result ? result : destroyed;
+}
+
+/* False where it cannot be: then none of this model is any more. */
 static bool record(struct graphs *graphs, const struct model_run *run, CUgraphExec *ret_exec)
 {
-	const struct inf_driver *driver = &graphs->device->driver;
-	const struct loaded_model *model = run->model;
-	CUgraph graph = NULL;
+	CUgraph graph;
 	CUresult result = CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+	char ignored[INF_BACKEND_ERROR_BYTES];
 
-	if (!model->ops->record(model->handle, run->instance, run->stream, 1, run->error, run->error_bytes)) {
+	if (!tell_backend(run->model, run->instance, run->stream, INF_RECORD_BEGIN, run->error, run->error_bytes)) {
 		result = capture(graphs, run, &graph);
-		model->ops->record(model->handle, run->instance, run->stream, 0, run->error, run->error_bytes);
-	}
-	if (!result) {
-		CUresult destroyed;
-
-		result = driver->graph_instantiate(ret_exec, graph, 0);
-		destroyed = driver->graph_destroy(graph);
-		if (!result && destroyed) {
-			driver->graph_exec_destroy(*ret_exec);
-			*ret_exec = NULL;
-			result = destroyed;
-		}
+		tell_backend(run->model, run->instance, run->stream, INF_RECORD_END, ignored, sizeof(ignored));
+		if (!result)
+			result = instantiate(&graphs->device->driver, graph, ret_exec);
+		if (result)
+			tell_backend(run->model, run->instance, run->stream, INF_RECORD_DROP, ignored, sizeof(ignored));
 	}
 	if (is_good(graphs, result))
 		return true;
@@ -168,46 +180,40 @@ static bool record(struct graphs *graphs, const struct model_run *run, CUgraphEx
 	return false;
 }
 
-/* NULL = run it call by call. */
-static struct graph *find(const struct graphs *graphs, struct place *place, const struct model_run *run)
+/* What to launch. NULL = run it call by call. */
+static CUgraphExec find(struct graphs *graphs, struct place *place, const struct model_run *run)
 {
 	struct graph *graph;
 
 	if (inf_load32(&graphs->is_off) || !run->rows || run->rows > graphs->rows_max)
 		return NULL;
 	graph = &place->by_rows[run->rows - 1];
-	if (graph->exec)
-		return graph;
-	if (graph->n_runs < WARM || place->n_graphs == GRAPHS_MAX) {
+	if (!graph->exec && (graph->n_runs < WARM || place->n_graphs == GRAPHS_MAX))
 		graph->n_runs++;
-		return NULL;
-	}
-	return graph;
+	else if (!graph->exec && record(graphs, run, &graph->exec))
+		place->n_graphs++;
+	return graph->exec;
 }
 
 int graphs_run(const struct model_run *run, uint32_t place_idx, uint64_t memory)
 {
 	struct graphs *graphs = run->model->graphs;
-	struct place *place = graphs ? &graphs->places[place_idx] : NULL;
-	struct graph *graph;
+	struct place *place;
+	CUgraphExec exec;
 	CUresult result;
 
 	if (!graphs)
 		return graphs_enqueue(run);
+	place = &graphs->places[place_idx];
 	if (place->memory != memory || place->stream != run->stream)
 		graphs_forget(graphs, place_idx);
 	place->memory = memory;
 	place->stream = run->stream;
-	graph = find(graphs, place, run);
-	if (graph && !graph->exec) {
-		if (!record(graphs, run, &graph->exec))
-			return graphs_enqueue(run);
-		place->n_graphs++;
-		inf_store32(&graphs->is_used, 1);
-	}
-	if (!graph)
+	place->instance = run->instance;
+	exec = find(graphs, place, run);
+	if (!exec)
 		return graphs_enqueue(run);
-	result = graphs->device->driver.graph_launch(graph->exec, run->stream);
+	result = graphs->device->driver.graph_launch(exec, run->stream);
 	if (is_good(graphs, result))
 		return 0;
 	turn_off(graphs, run, result);

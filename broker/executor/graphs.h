@@ -30,7 +30,7 @@ struct model_run {
 };
 
 /*
- * For a model that was loaded, in so many places; the last one is the loader's. NULL where its runs are not to be recorded;
+ * For a model that was loaded, which it is a part of, in so many places; the last one is the loader's. NULL where its runs are not to be recorded;
  * `error` then says why.
  */
 struct graphs *graphs_new(const struct device *device, const struct loaded_model *model, uint32_t n_places, char *error,
@@ -48,8 +48,5 @@ int graphs_run(const struct model_run *run, uint32_t place, uint64_t memory);
 
 /* Forgets what was recorded in a place; none of it is on the device. Its thread. */
 void graphs_forget(struct graphs *graphs, uint32_t place);
-
-/* Is anything recorded? Any thread. */
-bool graphs_are_used(const struct graphs *graphs);
 
 #endif /* BROKER_EXECUTOR_GRAPHS_H */

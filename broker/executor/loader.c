@@ -189,8 +189,7 @@ static int measure(const struct executor *executor, const struct loaded_model *m
 	if (r)
 		snprintf(error, error_bytes, "no memory to warm up %u rows", rows);
 	if (!r && executor->device)
-		r = check_room(executor, inf_input_bytes(&model->signature, rows) + inf_output_bytes(&model->signature, rows), error,
-			       error_bytes);
+		r = check_room(executor, warm_bytes(&model->signature, rows), error, error_bytes);
 	if (!r && executor->device)
 		r = warm_open(&warm, executor->device, &model->signature, rows, inputs, error, error_bytes);
 	if (r) {
@@ -339,7 +338,7 @@ static struct loaded_model *load_model(struct executor *executor, const struct i
 	char path[PATH_BYTES], sidecar[PATH_BYTES];
 	struct loaded_model *model = calloc(1, sizeof(*model));
 	struct inf_backend_source source = { .size = sizeof(source), .name = load->name, .path = path };
-	uint64_t had = executor->device ? model_bytes(executor) : 0;
+	uint64_t had = executor->device ? model_bytes(executor) : 0, has;
 
 	if (!model)
 		return NULL;
@@ -365,8 +364,8 @@ static struct loaded_model *load_model(struct executor *executor, const struct i
 	malloc_trim(0);
 	model->in_place = !executor->device && model->ops->in_place && model->ops->in_place(model->handle);
 	loaded->in_place = model->in_place;
-	if (executor->device && model_bytes(executor) > had)
-		loaded->device_bytes = model_bytes(executor) - had;
+	has = executor->device ? model_bytes(executor) : 0;
+	loaded->device_bytes = has > had ? has - had : 0; /* libraries may have given back what they cached */
 	loaded->signature = model->signature;
 	return model;
 }

@@ -164,11 +164,12 @@ static void open_device(struct executor *executor)
 
 	if (!executor->options.device)
 		return;
-	r = device_open(&device, executor->options.device, executor->options.device_model_bytes, text);
+	r = device_open(&device, executor->options.device, text);
 	if (r) {
 		executor_log("CPU only: %s", text);
 		return;
 	}
+	device.backend.memory_bytes = executor->options.device_model_bytes;
 	executor->device = &device;
 	executor_log("%s is %s (%s), driver for CUDA %d.%d", device.name, device.model, device.uuid, device.driver.version / 1000,
 		     device.driver.version % 1000 / 10);

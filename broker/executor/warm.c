@@ -28,16 +28,25 @@ static CUresult fill(struct warm *warm, const struct inf_signature *signature, c
 	return result ? result : driver->stream_synchronize(warm->stream);
 }
 
+uint64_t warm_bytes(const struct inf_signature *signature, uint32_t rows)
+{
+	/* More than nothing: all tensors may be empty. */
+	return DEVICE_ALIGN + flight_bytes(signature->inputs, signature->n_inputs, rows) +
+	       flight_bytes(signature->outputs, signature->n_outputs, rows);
+}
+
 int warm_open(struct warm *warm, const struct device *device, const struct inf_signature *signature, uint32_t rows,
 	      const struct inf_backend_tensor *inputs, char *error, size_t error_bytes)
 {
-	/* More than nothing: all tensors may be empty. */
-	uint64_t bytes = DEVICE_ALIGN + flight_bytes(signature->inputs, signature->n_inputs, rows) +
-			 flight_bytes(signature->outputs, signature->n_outputs, rows);
-	CUresult result;
+	/* One for all: libraries keep what they cache by the stream that it was used on. */
+	static CUstream stream;
+	uint64_t bytes = warm_bytes(signature, rows);
+	CUresult result = CUDA_SUCCESS;
 
 	*warm = (struct warm){ .device = device, .rows = rows };
-	result = device->driver.stream_create(&warm->stream, CU_STREAM_NON_BLOCKING, 0);
+	if (!stream)
+		result = device->driver.stream_create(&stream, CU_STREAM_NON_BLOCKING, 0);
+	warm->stream = stream;
 	if (!result)
 		result = device->driver.mem_alloc(&warm->memory, bytes);
 	if (!result)
@@ -51,7 +60,8 @@ int warm_open(struct warm *warm, const struct device *device, const struct inf_s
 	return inf_driver_errno(result);
 }
 
-int warm_run(struct warm *warm, const struct loaded_model *model, uint32_t instance, uint32_t place, char *error, size_t error_bytes)
+int warm_run(struct warm *warm, const struct loaded_model *model, uint32_t instance, uint32_t place, char *error,
+	     size_t error_bytes)
 {
 	const struct inf_signature *sig = &model->signature;
 	struct model_run run = {
@@ -88,7 +98,5 @@ void warm_close(struct warm *warm)
 		device_ok(warm->device, warm->device->driver.stream_synchronize(warm->stream), "ending the warm-up");
 	if (warm->memory)
 		device_ok(warm->device, warm->device->driver.mem_free(warm->memory), "freeing device memory");
-	if (warm->stream)
-		device_ok(warm->device, warm->device->driver.stream_destroy(warm->stream), "closing a stream");
 	*warm = (struct warm){ 0 };
 }

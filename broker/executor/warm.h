@@ -14,12 +14,16 @@ struct warm {
 	struct inf_backend_tensor inputs[INF_INPUTS_MAX], outputs[INF_OUTPUTS_MAX];
 };
 
+/* What warm_open() takes of the device's memory. */
+uint64_t warm_bytes(const struct inf_signature *signature, uint32_t rows);
+
 /* Device memory for `rows` rows, with the contents of the host's `inputs`. 0, or a negative errno with a text. */
 int warm_open(struct warm *warm, const struct device *device, const struct inf_signature *signature, uint32_t rows,
 	      const struct inf_backend_tensor *inputs, char *error, size_t error_bytes);
 
 /* Runs it once, and waits for it; `place` as in graphs.h. 0, or a negative errno with a text. */
-int warm_run(struct warm *warm, const struct loaded_model *model, uint32_t instance, uint32_t place, char *error, size_t error_bytes);
+int warm_run(struct warm *warm, const struct loaded_model *model, uint32_t instance, uint32_t place, char *error,
+	     size_t error_bytes);
 
 void warm_close(struct warm *warm);
 

@@ -77,6 +77,8 @@ struct inf_backend_source {
 	const char *path; /* file to load; NULL for builtin models */
 };
 
+enum inf_record { INF_RECORD_BEGIN = 1, INF_RECORD_END = 2, INF_RECORD_DROP = 3 };
+
 struct inf_backend_ops {
 	uint32_t abi;	    /* INF_BACKEND_ABI */
 	uint32_t bytes;	    /* sizeof(struct inf_backend_ops) */
@@ -123,14 +125,14 @@ struct inf_backend_ops {
 		       uint32_t n_outputs, char *error, size_t error_bytes);
 
 	/*
-	 * On a device: what enqueue() puts on `stream` between record(begin = 1) and record(begin = 0) is recorded as a CUDA
-	 * graph, to be launched again and again in the order of that stream, with other contents of the same inputs[] and
-	 * outputs[]. Until the model is unloaded, memory that it uses besides belongs to it, and to other recordings of the same
-	 * instance and stream. After an error of the first nothing is recorded, and the second is not called. NULL = its runs
-	 * cannot be recorded.
+	 * On a device: what enqueue() puts on `stream` between BEGIN and END is recorded as a CUDA graph, to be launched again
+	 * and again in the order of that stream, with other contents of the same inputs[] and outputs[]. Memory that it uses
+	 * besides belongs to the recordings of this instance and stream until as many were dropped (DROP, once for each) as
+	 * were begun; all are before unload(). After an error of BEGIN there is no recording; the others' results are not looked
+	 * at. NULL = its runs cannot be recorded.
 	 */
-	int (*record)(struct inf_backend_model *model, uint32_t instance, struct CUstream_st *stream, int begin, char *error,
-		      size_t error_bytes);
+	int (*record)(struct inf_backend_model *model, uint32_t instance, struct CUstream_st *stream, enum inf_record step,
+		      char *error, size_t error_bytes);
 
 	/*
 	 * On a device: bytes of its memory that all models of this backend hold at the moment, cached ones too. Any thread. NULL =

@@ -246,8 +246,8 @@ struct inf_tensor {
 INF_EXPORT const void *inf_output(const struct inf_request *req, uint32_t idx);
 
 /*
- * inf_output_tensor - the same with dtype and shape; of results on a device without data. -EINVAL where the status is not INF_OK or idx
- * is out of range.
+ * inf_output_tensor - the same with dtype and shape; of results on a device without data. -EINVAL where the status is not
+ * INF_OK or idx is out of range.
  */
 INF_EXPORT int inf_output_tensor(const struct inf_request *req, uint32_t idx, struct inf_tensor *ret_tensor);
 

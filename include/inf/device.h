@@ -68,7 +68,8 @@ INF_EXPORT int inf_input_device(struct inf_request *req, uint32_t idx, uint64_t 
  * inf_input_copy - queues a copy of @bytes device memory of this process into input `idx`: for tensors that were made
  * elsewhere. The request takes the input from its device memory then, as after inf_input_device(); after a failure it takes
  * it from where it did before.
- * @from: any device pointer of the same device, @bytes of it within one allocation; what is behind them in the input stays as it was
+ * @from: any device pointer of the same device, @bytes of it within one allocation; what is behind them in the input stays as
+ * it was
  * Errors: as inf_input_device(); -EMSGSIZE (more than inf_input_room()), -EFAULT (no device memory, or not that much),
  * -EXDEV (of another device).
  */
@@ -110,8 +111,8 @@ INF_EXPORT int inf_output_device(const struct inf_request *req, uint32_t idx, ui
 
 /*
  * inf_request_commit - the next submission waits for everything that @stream has been given so far. Without it the inputs
- * must be complete when inf_submit() is called. One stream for a submission: join others to it by events first. A request that waits longer than the broker allows (10 s) ends with
- * INF_DEADLINE. Never blocks.
+ * must be complete when inf_submit() is called. One stream for a submission: join others to it by events first. A request
+ * that waits longer than the broker allows (10 s) ends with INF_DEADLINE. Never blocks.
  * Errors: -EINVAL (no device memory in this request, or no such stream), -EBUSY (in flight), -EIO, -EOWNERDEAD.
  */
 INF_EXPORT int inf_request_commit(struct inf_request *req, void *stream);

@@ -75,6 +75,8 @@ void forget_report(void);
 
 CUfunction function_of(const char *name);
 CUstream new_stream(void);
+/* Of what `stream` has been captured to, which ends here. */
+CUgraphExec exec_of(CUstream stream);
 CUevent new_event(void);
 CUdeviceptr new_memory(size_t bytes);
 void *new_pinned(size_t bytes);

@@ -145,6 +145,17 @@ void forget_report(void)
 
 /* --- small things that cases are made of ------------------------------------------------------------------------------- */
 
+CUgraphExec exec_of(CUstream stream)
+{
+	CUgraphExec exec;
+	CUgraph graph;
+
+	OK(cu.capture_end(stream, &graph));
+	OK(cu.graph_instantiate(&exec, graph, 0));
+	OK(cu.graph_destroy(graph));
+	return exec;
+}
+
 CUstream new_stream(void)
 {
 	CUstream stream;

@@ -243,7 +243,7 @@ int main(int argc, char **argv)
 	rounds.rows = rows;
 	if (!rounds.n_places || rounds.n_places > PLACES_MAX || !rows)
 		return 2;
-	if (where != CPU && device_open(&device, "cuda:0", 0, text))
+	if (where != CPU && device_open(&device, "cuda:0", text))
 		give_up("cuda:0", text);
 	open_model(argv[1], argv[2]);
 	if (where != CPU) {

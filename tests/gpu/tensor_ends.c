@@ -113,6 +113,17 @@ static void refused(void)
 	}
 }
 
+/* What inf_error() has to say of the call before. */
+static bool says(const char *words)
+{
+	const char *said = inf_error(NULL);
+
+	if (*words ? strstr(said, words) != NULL : !*said)
+		return true;
+	printf("NOT OK - inf_error() says \"%s\", not \"%s\"\n", said, words);
+	return false;
+}
+
 static void errors(void)
 {
 	struct inf_options options = { .size = sizeof(options) };
@@ -126,8 +137,10 @@ static void errors(void)
 	WANT(inf_request_commit(req, stream) == -EINVAL && inf_wait_stream(req, stream) == -EINVAL);
 	WANT(inf_output_device(req, 0, &x) == -EINVAL && inf_input_device(req, 2, &x) == -EINVAL);
 	WANT(inf_input_device(NULL, 0, &x) == -EINVAL && inf_output_to_device(NULL) == -EINVAL);
-	WANT(inf_input_copy(req, 0, scratch, bytes_of(1) + 1, stream) == -EMSGSIZE);
-	WANT(inf_input_copy(req, 0, (uintptr_t)&options, 4, stream) == -EFAULT);
+	WANT(inf_input_copy(req, 0, scratch, bytes_of(1) + 1, stream) == -EMSGSIZE && says("more than the input has room for"));
+	WANT(inf_input_copy(req, 0, (uintptr_t)&options, 4, stream) == -EFAULT && says("no device memory of this process"));
+	/* Words are of the last call alone. */
+	WANT(inf_device_open(client, NULL) == 0 && says(""));
 	WANT(inf_input_copy(req, 0, (uintptr_t)a, 4, stream) == -EFAULT);
 	WANT(inf_input_copy(req, 0, scratch + bytes_of(ROWS_MAX) - 4, 8, stream) == -EFAULT);
 	WANT(inf_input_copy(req, 0, scratch - 4, 8, stream) == -EFAULT);
@@ -144,7 +157,7 @@ static void errors(void)
 	inf_request_give(req);
 	/* A client that did not open the device. */
 	WANT(inf_open(&other, &options) == 0 && inf_model_open(other, "add_sub", 0, &model) == 0);
-	WANT(inf_request_take(model, 1, &req) == 0 && inf_input_device(req, 0, &x) == -ENODEV);
+	WANT(inf_request_take(model, 1, &req) == 0 && inf_input_device(req, 0, &x) == -ENODEV && says("inf_device_open() comes first"));
 	WANT(inf_output_to_device(req) == -ENODEV);
 	inf_request_give(req);
 	inf_close(other);

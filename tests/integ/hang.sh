@@ -65,22 +65,19 @@ cat >"$RUN/hangs" <<'X'
 exec sleep 1000
 X
 chmod +x "$RUN/hangs"
-"$BUILD/infbroker" --socket "$SOCKET" --builtin --executor "$RUN/hangs" --executor-deaths-max 2 --start-s-max 1 --batch-ms-max 100 \
-	2>>"$RUN/broker.log" &
-BROKER=$!
-for _ in $(seq 100); do
-	says 'no executor: it does not start' && break
-	read -r -t 0.1 <> <(:) || true
-done
+hangs_until() { # TENTHS WORDS OPTIONS...: until its log has these words
+	: >"$RUN/broker.log"
+	"$BUILD/infbroker" --socket "$SOCKET" --builtin --executor "$RUN/hangs" --start-s-max 1 "${@:3}" 2>>"$RUN/broker.log" &
+	BROKER=$!
+	for _ in $(seq "$1"); do
+		says "$2" && break
+		read -r -t 0.1 <> <(:) || true
+	done
+}
+hangs_until 100 'no executor: it does not start' --executor-deaths-max 2 --batch-ms-max 100
 check "an executor that hangs in its start is killed, and given up in the end" says 'has not ended its start .* in 1000 ms'
 check "the broker ends cleanly" broker_stop
-: >"$RUN/broker.log"
-"$BUILD/infbroker" --socket "$SOCKET" --builtin --executor "$RUN/hangs" --start-s-max 1 --batch-ms-max 1000000 2>>"$RUN/broker.log" &
-BROKER=$!
-for _ in $(seq 30); do
-	says 'has not ended its start' && break
-	read -r -t 0.1 <> <(:) || true
-done
+hangs_until 30 'has not ended its start' --batch-ms-max 1000000
 check "as soon where batches may take very long" says 'has not ended its start .* in 1000 ms'
 check "the broker ends cleanly" broker_stop
 

@@ -8,22 +8,21 @@
 #include "broker/session.h"
 #include "shm/layout.h"
 #include "tests/support/peers.h"
+#include "tests/support/script.h"
 #include <check.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-static char folder[] = "/tmp/inf-imports.XXXXXX";
-static char script[64], said[64];
+static char folder[32], script[64], said[64];
 
 static void setup(void)
 {
 	peers_setup();
-	memcpy(folder + sizeof(folder) - 7, "XXXXXX", 6);
+	snprintf(folder, sizeof(folder), "/tmp/inf-imports.XXXXXX");
 	ck_assert_ptr_nonnull(mkdtemp(folder));
 	snprintf(script, sizeof(script), "%s/importer", folder);
 	snprintf(said, sizeof(said), "%s/said", folder);
@@ -47,12 +46,7 @@ static void teardown(void)
 /* What the next importer does. */
 static void importer_is(const char *commands)
 {
-	FILE *file = fopen(script, "w");
-
-	ck_assert_ptr_nonnull(file);
-	fprintf(file, "#!/bin/sh\n%s\n", commands);
-	fclose(file);
-	chmod(script, 0700);
+	script_write(script, commands);
 }
 
 /* It hears what is asked, answers this, and goes on. */

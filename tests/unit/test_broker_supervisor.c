@@ -7,6 +7,7 @@
 #include "broker/config.h"
 #include "broker/pipeline.h"
 #include "broker/supervisor.h"
+#include "tests/support/script.h"
 #include <check.h>
 #include <errno.h>
 #include <limits.h>
@@ -51,17 +52,6 @@ static void teardown(void)
 	rmdir(folder);
 }
 
-/* Makes the program a shell script. */
-static void play(const char *script)
-{
-	FILE *file = fopen(program, "we");
-
-	ck_assert_ptr_nonnull(file);
-	fprintf(file, "#!/bin/sh\n%s\n", script);
-	fclose(file);
-	ck_assert_int_eq(chmod(program, 0700), 0);
-}
-
 static void wait_for(enum executor_state state)
 {
 	while (broker.executor.state != state)
@@ -82,7 +72,7 @@ START_TEST(missing_program)
 	ck_assert_int_eq(broker.executor.state, EXECUTOR_FAILED);
 	ck_assert_int_eq(supervisor_send(&broker, "", NULL, 0), -EPIPE);
 	supervisor_kill(&broker, "nothing to kill");
-	play("exec sleep 60"); /* it is installed, and tried again */
+	script_write(program, "exec sleep 60"); /* it is installed, and tried again */
 	ck_assert_int_eq(supervisor_start(&broker), 0);
 	ck_assert_int_eq(broker.executor.state, EXECUTOR_STARTING);
 	ck_assert_int_eq(supervisor_start(&broker), -EALREADY);
@@ -92,7 +82,7 @@ END_TEST
 
 START_TEST(program_that_cannot_be_executed)
 {
-	play("exit 0");
+	script_write(program, "exit 0");
 	chmod(program, 0600);
 	ck_assert_int_eq(supervisor_start(&broker), 0);
 	ck_assert_int_eq(broker.executor.state, EXECUTOR_FAILED);
@@ -101,7 +91,7 @@ END_TEST
 
 START_TEST(ends_at_once)
 {
-	play("exit 3");
+	script_write(program, "exit 3");
 	config.executor_deaths_max = 3;
 	ck_assert_int_eq(supervisor_start(&broker), 0);
 	wait_for(EXECUTOR_FAILED);
@@ -114,7 +104,7 @@ END_TEST
 
 START_TEST(talks_nonsense)
 {
-	play("printf nonsense >&3; exec sleep 60");
+	script_write(program, "printf nonsense >&3; exec sleep 60");
 	ck_assert_int_eq(supervisor_start(&broker), 0);
 	wait_for(EXECUTOR_FAILED);
 	ck_assert_uint_eq(broker.stats->n_executor_deaths, 2);
@@ -123,7 +113,7 @@ END_TEST
 
 START_TEST(hangs_up_without_ending)
 {
-	play("exec 3>&-; exec sleep 60");
+	script_write(program, "exec 3>&-; exec sleep 60");
 	ck_assert_int_eq(supervisor_start(&broker), 0);
 	wait_for(EXECUTOR_FAILED);
 	ck_assert_uint_eq(broker.stats->n_executor_deaths, 2);
@@ -135,7 +125,7 @@ START_TEST(stubborn_at_the_end)
 	double start = seconds();
 	pid_t pid;
 
-	play("exec sleep 60");
+	script_write(program, "exec sleep 60");
 	ck_assert_int_eq(supervisor_start(&broker), 0);
 	pid = broker.executor.pid;
 	supervisor_stop(&broker);
@@ -164,7 +154,7 @@ START_TEST(what_it_is_given)
 	signal(SIGPIPE, SIG_IGN);
 	setenv("STDERR_OF_TEST", said, 1);
 	unsetenv("GLIBC_TUNABLES");
-	play("exec >\"$STDERR_OF_TEST\"; echo \"$*\"; echo \"$GLIBC_TUNABLES\"; "
+	script_write(program, "exec >\"$STDERR_OF_TEST\"; echo \"$*\"; echo \"$GLIBC_TUNABLES\"; "
 	     "ls /proc/self/fd | tr '\\n' ' '; echo; grep -E '^Sig(Blk|Ign)' /proc/self/status; "
 	     "echo end");
 	broker.spin_ns = 4321;

@@ -107,6 +107,7 @@ START_TEST(wrong_calls)
 	int64_t dims[INF_RANK_MAX] = { 1, 4 };
 	struct inf_request *none;
 
+	ck_assert_int_eq(inf_request_status(req), INF_STATUS_N);
 	ck_assert_int_eq(inf_wait(req, 0), -EINVAL);
 	ck_assert_int_eq(inf_poll(req), -EINVAL);
 	ck_assert_int_eq(inf_cancel(req), -EINVAL);
@@ -131,6 +132,7 @@ START_TEST(wrong_calls)
 	ck_assert_int_eq(inf_wait(req, INF_NOWAIT), -ETIMEDOUT);
 	ck_assert_int_eq(inf_wait(req, in_ms(5)), -ETIMEDOUT);
 	ck_assert_int_eq(inf_poll(req), 0);
+	ck_assert_int_eq(inf_request_status(req), INF_STATUS_N);
 	inf_request_give(NULL);
 }
 END_TEST

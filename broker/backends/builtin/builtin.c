@@ -385,10 +385,10 @@ static int enqueue(struct inf_backend_model *model, uint32_t instance, uint32_t 
 }
 
 /* Kernels use no memory but what they are given. */
-static int record(struct inf_backend_model *model, uint32_t instance, struct CUstream_st *stream, int begin, char *error,
-		  size_t error_bytes)
+static int record(struct inf_backend_model *model, uint32_t instance, struct CUstream_st *stream, enum inf_record step,
+		  char *error, size_t error_bytes)
 {
-	(void)model, (void)instance, (void)stream, (void)begin, (void)error, (void)error_bytes;
+	(void)model, (void)instance, (void)stream, (void)step, (void)error, (void)error_bytes;
 	return 0;
 }
 

@@ -88,27 +88,27 @@ void model_enqueue(inf_backend_model &model, struct CUstream_st *stream, const s
 		deliver(results[i], &outputs[i]);
 }
 
-void model_record(inf_backend_model &model, uint32_t instance, struct CUstream_st *stream, bool begin)
+void model_record(inf_backend_model &model, uint32_t instance, struct CUstream_st *stream, enum inf_record step)
 {
 	auto &pool = model.pools.at(instance)[stream];
 
-	if (!begin) {
+	switch (step) {
+	case INF_RECORD_BEGIN:
+		/* A name that nobody used any more is not to be used again. */
+		if (!pool.n_uses)
+			pool.name = at::cuda::graph_pool_handle();
+		c10::cuda::CUDACachingAllocator::beginAllocateToPool(the_device.index(), pool.name,
+								     [stream](cudaStream_t used) { return used == stream; });
+		pool.n_uses++;
+		break;
+	case INF_RECORD_END:
 		c10::cuda::CUDACachingAllocator::endAllocateToPool(the_device.index(), pool.name);
-		return;
+		break;
+	case INF_RECORD_DROP:
+		c10::cuda::CUDACachingAllocator::releasePool(the_device.index(), pool.name);
+		pool.n_uses--;
+		break;
 	}
-	if (!pool.n_uses)
-		pool.name = at::cuda::graph_pool_handle();
-	c10::cuda::CUDACachingAllocator::beginAllocateToPool(the_device.index(), pool.name,
-							     [stream](cudaStream_t used) { return used == stream; });
-	pool.n_uses++;
-}
-
-void model_forget_recordings(inf_backend_model &model)
-{
-	for (auto &pools : model.pools)
-		for (auto &[stream, pool] : pools)
-			for (; pool.n_uses; pool.n_uses--)
-				c10::cuda::CUDACachingAllocator::releasePool(the_device.index(), pool.name);
 }
 
 } /* namespace inf */

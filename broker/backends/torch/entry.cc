@@ -124,10 +124,10 @@ static int enqueue(struct inf_backend_model *model, uint32_t instance, uint32_t 
 	return guard_run(error, error_bytes, [&] { model_enqueue(*model, stream, inputs, n_inputs, outputs, n_outputs); });
 }
 
-static int record(struct inf_backend_model *model, uint32_t instance, struct CUstream_st *stream, int begin, char *error,
-		  size_t error_bytes) noexcept
+static int record(struct inf_backend_model *model, uint32_t instance, struct CUstream_st *stream, enum inf_record step,
+		  char *error, size_t error_bytes) noexcept
 {
-	return guard_run(error, error_bytes, [&] { model_record(*model, instance, stream, begin != 0); });
+	return guard_run(error, error_bytes, [&] { model_record(*model, instance, stream, step); });
 }
 
 static uint64_t held() noexcept
@@ -168,10 +168,6 @@ static void unload(struct inf_backend_model *model) noexcept
 	char error[8];
 
 	guard(error, sizeof(error), [&] {
-#ifdef INF_TORCH_CUDA
-		if (model)
-			model_forget_recordings(*model);
-#endif
 		delete model;
 		return 0;
 	});

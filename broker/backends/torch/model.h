@@ -11,7 +11,7 @@
 /* Memory that recorded runs of one stream use: of libtorch's allocator, which calls it by that name. */
 struct recording_pool {
 	std::pair<unsigned long long, unsigned long long> name;
-	unsigned int n_uses; /* to be given back one by one */
+	unsigned int n_uses; /* recordings that were begun and not dropped */
 };
 
 struct inf_backend_model {
@@ -42,8 +42,7 @@ tensors model_forward(inf_backend_model &model, const struct inf_backend_tensor 
 void model_enqueue(inf_backend_model &model, struct CUstream_st *stream, const struct inf_backend_tensor *inputs, uint32_t n_inputs,
 		   struct inf_backend_tensor *outputs, uint32_t n_outputs);
 
-/* cuda.cc: before and after a recorded run on `stream`. Throws. And at the end of the model. */
-void model_record(inf_backend_model &model, uint32_t instance, struct CUstream_st *stream, bool begin);
-void model_forget_recordings(inf_backend_model &model);
+/* cuda.cc: as record() of the interface. Throws. */
+void model_record(inf_backend_model &model, uint32_t instance, struct CUstream_st *stream, enum inf_record step);
 
 } /* namespace inf */

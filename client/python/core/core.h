@@ -371,22 +371,28 @@ bool request_is_over(struct request *request);
 bool request_cancel(struct request *request);
 /* Its time is over: cancelled, and says why. False with an error set. */
 bool request_expire(struct request *request);
-/* Raises why it failed. Returns -1. */
-int request_raise(struct request *request);
 /* Waits: 0 over (by a timeout too), -1 with an error set (a signal handler raised: it is cancelled). */
 int request_wait(struct request *request, uint64_t until_ns);
-/* New reference: the answer, or NULL with the request's exception set. */
-PyObject *request_answer(struct request *request);
 /* Somebody looks at its answer. */
 void request_see(struct request *request);
 /* Its memory; later, where a thread sleeps on it. */
 void request_give(struct request *request);
 /* The same with the last view, or now; cancels it where it is in flight. */
 void request_close(struct request *request);
-/* Copies answers that nobody looks at out of shared memory, until `rows` are free or none is left. */
-void request_harvest(struct handle *handle, uint32_t rows);
 /* A view of it went away. */
 void request_drop_view(struct request *request, bool is_output);
+/* Into one of its handle's lists, and out of the one it is in. */
+void request_enlist(struct request *request, struct request **list);
+void request_unlist(struct request *request);
+
+/* --- answer.c --- */
+
+/* Raises why it failed. Returns -1. */
+int request_raise(struct request *request);
+/* New reference: the answer, or NULL with the request's exception set. */
+PyObject *request_answer(struct request *request);
+/* Copies answers that nobody looks at out of shared memory, until `rows` are free or none is left. */
+void request_harvest(struct handle *handle, uint32_t rows);
 
 /* --- future.c --- */
 

@@ -16,17 +16,6 @@
 static const CUstreamCaptureMode all_modes[] = { CU_STREAM_CAPTURE_MODE_GLOBAL, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL,
 						 CU_STREAM_CAPTURE_MODE_RELAXED };
 
-static CUgraphExec instance_of(CUstream captured)
-{
-	CUgraphExec exec;
-	CUgraph graph;
-
-	OK(cu.capture_end(captured, &graph));
-	OK(cu.graph_instantiate(&exec, graph, 0));
-	OK(cu.graph_destroy(graph));
-	return exec;
-}
-
 /* --- other threads ----------------------------------------------------------------------------------------------------- */
 
 static CUstream others;
@@ -182,7 +171,7 @@ static void captured_by_two_threads(void)
 	OK(cu.capture_begin(captured, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL));
 	OK(elsewhere(fills_the_captured));
 	OK(cu.copy_out(results, place, ROW, captured));
-	exec = instance_of(captured);
+	exec = exec_of(captured);
 	OK(cu.graph_launch(exec, others));
 	OK(cu.stream_synchronize(others));
 	CHECK(is_all(results, 3, ROW));
@@ -299,7 +288,7 @@ static void refused(void)
 	pinned = new_pinned(ROW);
 	memset(memory, 0, 4096);
 	OK(cu.capture_begin(stream, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL));
-	exec = instance_of(stream);
+	exec = exec_of(stream);
 #define REFUSED(call)                                                                         \
 	do {                                                                                  \
 		OK(cu.capture_begin(stream, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL));            \
@@ -385,7 +374,7 @@ static void build(struct pipeline *pipeline)
 	OK(move_rows(pipeline->stream, pipeline->scatter));
 	OK(cu.stream_wait_event(pipeline->stream, joined, 0));
 	OK(cu.stream_call(pipeline->stream, one_more, &pipeline->n_called));
-	pipeline->exec = instance_of(pipeline->stream);
+	pipeline->exec = exec_of(pipeline->stream);
 }
 
 /* Rows from `row` on, all of them the first one, to where nothing else is. */
@@ -578,7 +567,7 @@ static void host_function_that_writes(void)
 	OK(cu.stream_call(stream, writes_row, host));
 	OK(cu.copy_in(place, host, ROW, stream));
 	OK(cu.copy_out(results, place, ROW, stream));
-	exec = instance_of(stream);
+	exec = exec_of(stream);
 	for (int i = 0; i < 3; i++) {
 		memset(host, 0, ROW);
 		OK(cu.graph_launch(exec, stream));
@@ -604,7 +593,7 @@ static void device_that_writes(void)
 	OK(cu.fill(place, 0, ROW, stream));
 	OK(cu.copy_in(place, host, ROW, stream));
 	OK(cu.copy_out(results, place, ROW, stream));
-	exec = instance_of(stream);
+	exec = exec_of(stream);
 	for (int i = 0; i < 3; i++) {
 		memset(host, i, ROW);
 		OK(cu.graph_launch(exec, stream));
@@ -627,7 +616,7 @@ static void host_function_that_calls(void)
 
 	OK(cu.capture_begin(stream, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL));
 	OK(cu.stream_call(stream, fails, &inside));
-	exec = instance_of(stream);
+	exec = exec_of(stream);
 	CLEAN();
 	OK(cu.graph_launch(exec, stream));
 	OK(cu.stream_synchronize(stream));

@@ -190,17 +190,6 @@ static void words(void)
 
 /* --- graphs ---------------------------------------------------------------------------------------------------------- */
 
-static CUgraphExec exec_of(CUstream stream)
-{
-	CUgraphExec exec;
-	CUgraph graph;
-
-	OK(cu.capture_end(stream, &graph));
-	OK(cu.graph_instantiate(&exec, graph, 0));
-	OK(cu.graph_destroy(graph));
-	return exec;
-}
-
 static void graphs(void)
 {
 	unsigned char *in, *out;
