@@ -297,6 +297,24 @@ START_TEST(deadline)
 }
 END_TEST
 
+/* An answer that was there before the front looked counts, though the timer ran out first. */
+START_TEST(a_front_that_stood_still)
+{
+	char commands[200];
+
+	with_twin();
+	peers.config.commit_ms_max = 500;
+	importer_says(0, 0, "", "");
+	snprintf(commands, sizeof(commands), "sleep 0.7\ndd if=%s bs=%zu count=1 >&3 2>/dev/null\nrm %s\nexec sleep 1000", said,
+		 sizeof(struct inf_ctl_fetched), said);
+	importer_is(commands);
+	say_good();
+	while (access(said, F_OK) == 0)
+		usleep(1000);
+	ck_assert_int_eq(hear_soon(), INF_CTL_IMPORTED);
+}
+END_TEST
+
 START_TEST(not_now)
 {
 	struct session *session = with_twin();
@@ -450,6 +468,7 @@ Suite *suite_broker_imports(void)
 	tcase_add_test(tcase, garbage);
 	tcase_add_test(tcase, deaths);
 	tcase_add_test(tcase, deadline);
+	tcase_add_test(tcase, a_front_that_stood_still);
 	tcase_add_test(tcase, not_now);
 	tcase_add_test(tcase, memory_that_is_lost);
 	tcase_add_test(tcase, a_session_ends);
