@@ -326,6 +326,7 @@ static void sleepers_and(void (*end)(struct rig *))
 	ck_assert_uint_lt(now_ms() - start_ms, 1000);
 	ck_assert_int_eq(inf_submit(req), -ECONNRESET);
 	ck_assert_int_eq(inf_model_open(client, "vary", 0, &echo), -ECONNRESET);
+	ck_assert_ptr_nonnull(strstr(inf_error(client), "the broker is gone"));
 }
 
 START_TEST(broker_dies)

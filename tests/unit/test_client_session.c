@@ -209,6 +209,9 @@ static int child(struct inf_client *client, struct inf_model *model, struct inf_
 		return 3;
 	if (inf_cancel(req) != -EOWNERDEAD || inf_fd(client) != -EOWNERDEAD)
 		return 4;
+	/* The words are those of this call, not of the one before. */
+	if (inf_model_open(client, "vary", 0, &model) != -EOWNERDEAD || !strstr(inf_error(client), "forked"))
+		return 5;
 	inf_request_give(req);
 	inf_thread_leave(client);
 	inf_close(client);
@@ -219,13 +222,17 @@ START_TEST(forked_child)
 {
 	struct inf_client *client = rig_open(rig);
 	struct inf_request *req;
-	struct inf_model *echo;
+	struct inf_model *echo, *other;
+	char long_name[INF_NAME_BYTES + 1] = { 0 };
 	int status;
 	pid_t pid;
 
+	memset(long_name, 'x', INF_NAME_BYTES);
 	ck_assert_int_eq(inf_model_open(client, "echo", 0, &echo), 0);
 	ck_assert_int_eq(inf_request_take(echo, 1, &req), 0);
 	((float *)inf_input(req, 0))[0] = 42;
+	ck_assert_int_eq(inf_model_open(client, long_name, 0, &other), -ENOENT);
+	ck_assert_ptr_nonnull(strstr(inf_error(client), "64 bytes"));
 	pid = fork();
 	if (!pid) {
 		alarm(10);
