@@ -4,7 +4,8 @@
 #
 # A row's command prints "N passed, N failed, N skipped" as its last such line; one that dies or prints none is one
 # failure. Whole logs lie in $BUILD/check/NAME.log; what failed is shown at once. Exit 1 if anything failed. Rows whose set
-# ends with + mostly wait: where several stand together, two of them run side by side.
+# ends with + mostly wait: where several stand together, two of them run side by side. A row that is not over after
+# ROW_SECONDS (1500) has failed too: a run always comes to its sum.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 which=${1:?quick or full}
@@ -17,7 +18,9 @@ seconds_since() { awk -v a="$1" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f", b 
 
 run_row() {
 	local name=$1 command=$2 start=$EPOCHREALTIME rc=0
-	bash -c "$command" >"$logs/$name.log" 2>&1 </dev/null || rc=$?
+	# In the foreground: Ctrl-C reaches it.
+	timeout --foreground --kill-after=10 "${ROW_SECONDS:-1500}" bash -c "$command" >"$logs/$name.log" 2>&1 </dev/null || rc=$?
+	case $rc in 124 | 137) echo "was not over after ${ROW_SECONDS:-1500} s" >>"$logs/$name.log" ;; esac
 	echo "$rc $(seconds_since "$start")" >"$logs/$name.end"
 }
 

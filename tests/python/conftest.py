@@ -7,6 +7,8 @@ is a connection of the test's own, after which no request, view or descriptor ma
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import gc
 import os
 import pathlib
@@ -16,6 +18,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from typing import Any, Iterator
 
@@ -90,6 +93,24 @@ def broker() -> Iterator[Broker]:
     one.close()
 
 
+def stop(broker: Broker) -> int:
+    """The executor does nothing from here on, so no request ends."""
+    pid = broker.executor()
+    os.kill(pid, signal.SIGSTOP)
+    while any(path.read_text().rpartition(")")[2].split()[0] != "T" for path in pathlib.Path(f"/proc/{pid}/task").glob("*/stat")):
+        time.sleep(0.001)
+    return pid
+
+
+@contextlib.contextmanager
+def standstill(broker: Broker) -> Iterator[None]:
+    pid = stop(broker)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
 def open_files() -> int:
     return len(os.listdir("/proc/self/fd"))
 
@@ -112,6 +133,16 @@ def client(broker: Broker) -> Iterator[infclient.Client]:
     del session
     gc.collect()
     assert open_files() <= before
+
+
+def pytest_unconfigure() -> None:
+    """A thread that a failed test left behind does not keep Python from its end."""
+    left = [thread for thread in threading.enumerate() if thread is not threading.main_thread() and not thread.daemon]
+    if left:
+        print("still running:", left)
+        sys.stdout.flush()
+        faulthandler.dump_traceback()
+        os._exit(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -10,36 +10,16 @@ import asyncio
 import contextlib
 import gc
 import os
-import pathlib
 import signal
 import threading
-import time
-from typing import Any, Callable, Iterator
+from typing import Any, Callable
 
 import numpy as np
 import pytest
 import uvloop
-from conftest import Broker
+from conftest import Broker, standstill, stop
 
 import infclient
-
-def stop(broker: Broker) -> int:
-    """The executor does nothing from here on, so no request ends."""
-    pid = broker.executor()
-    os.kill(pid, signal.SIGSTOP)
-    while any(path.read_text().rpartition(")")[2].split()[0] != "T" for path in pathlib.Path(f"/proc/{pid}/task").glob("*/stat")):
-        time.sleep(0.001)
-    return pid
-
-
-@contextlib.contextmanager
-def standstill(broker: Broker) -> Iterator[None]:
-    pid = stop(broker)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
-
 
 X = np.arange(16, dtype=np.float32).reshape(1, 16)
 
@@ -292,11 +272,12 @@ def test_much_that_ended_unawaited_is_not_a_lost_broker(broker: Broker, client: 
 @pytest.mark.parametrize("how", ["loop", "thread"])
 def test_what_an_ended_thread_left_in_flight_gives_its_room(broker: Broker, client: infclient.Client, how: str) -> None:
     model, left = client.model("sleep", depth=1), []
-    thread = threading.Thread(target=lambda: left.append(model.submit(np.float32([[20]]))))
-    thread.start()
-    thread.join()
-    waits = model.submit(REST)
-    assert waits.state == "queued"
+    with standstill(broker):
+        thread = threading.Thread(target=lambda: left.append(model.submit(np.float32([[20]]))))
+        thread.start()
+        thread.join()
+        waits = model.submit(REST)
+        assert waits.state == "queued"
     if how == "thread":
         assert waits.result(timeout=20).shape == (1, 1)
         return
@@ -318,8 +299,9 @@ def test_a_thread_waits_for_what_a_loop_was_to_send(broker: Broker, client: infc
         return first, waits
 
     loop = asyncio.new_event_loop()
-    first, waits = loop.run_until_complete(leave())
-    assert waits.state == "queued"
+    with standstill(broker):
+        first, waits = loop.run_until_complete(leave())
+        assert waits.state == "queued"
     thread = threading.Thread(target=lambda: answers.append(waits.result(timeout=20)))
     thread.start()
     thread.join()

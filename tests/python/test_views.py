@@ -10,6 +10,7 @@ import random
 import ml_dtypes
 import numpy as np
 import pytest
+from conftest import standstill
 
 import infclient
 
@@ -140,15 +141,16 @@ def test_request_with_shapes(client):
         r.inputs["x"]
 
 
-def test_request_states(client):
+def test_request_states(broker, client):
     model = client["sleep"]
     r = model.request()
     with pytest.raises(asyncio.InvalidStateError, match="submit"):
         r.request.result()
     r.inputs["x"][...] = 0
-    flight = r.submit()
-    with pytest.raises(asyncio.InvalidStateError, match="in flight"):
-        r.submit()
+    with standstill(broker):
+        flight = r.submit()
+        with pytest.raises(asyncio.InvalidStateError, match="in flight"):
+            r.submit()
     flight.result()
     r.submit()
     r.close()
