@@ -48,6 +48,10 @@ enum collect collect_next(struct broker *broker, struct instance *instance, stru
 	uint64_t elapsed_ns = broker->now_ns - batch->dispatched_ns;
 
 	ret->work_ns = words[2] < elapsed_ns ? words[2] : elapsed_ns;
+	ret->begun_ns = words[3] < batch->dispatched_ns	    ? batch->dispatched_ns
+			: words[3] > broker->now_ns ? broker->now_ns
+							    : words[3];
+	ret->ended_ns = ret->work_ns < broker->now_ns - ret->begun_ns ? ret->begun_ns + ret->work_ns : broker->now_ns;
 	for (uint32_t i = 0; i < batch->n_parts; i++) {
 		uint64_t end = inf_load64((const uint64_t *)(const void *)&instance->done->ends[at][i]);
 

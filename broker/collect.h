@@ -13,6 +13,7 @@ enum collect {
 
 struct collect_result {
 	uint64_t work_ns; /* as the executor measured, bounded by our own clock */
+	uint64_t begun_ns, ended_ns; /* likewise: between dispatch and now */
 	uint16_t status[INF_BATCH_MAX];
 };
 

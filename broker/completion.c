@@ -7,7 +7,9 @@
 #include "broker/completion.h"
 #include "broker/intake.h"
 #include "broker/output.h"
+#include "broker/stats.h"
 #include "broker/timeline.h"
+#include "broker/trace.h"
 #include "shm/probes.h"
 
 static void mark_dirty(struct broker *broker, struct lane *lane)
@@ -33,15 +35,35 @@ static uint32_t to_us(uint64_t ns)
 	return ns / 1000 > UINT32_MAX ? UINT32_MAX : (uint32_t)(ns / 1000);
 }
 
-static void account(struct broker *broker, const struct job *job)
+/* What takes no part of a request's time: it was accepted before, by the clock of the same turn. */
+static void add_stages(struct inf_histogram *stages, const struct job *job, uint64_t now_ns)
+{
+	uint64_t submitted_ns = inf_stamp_ns(job->stamp, job->accepted_ns);
+
+	if (submitted_ns)
+		inf_histogram_add(&stages[INF_STAGE_RING], job->accepted_ns - submitted_ns);
+	inf_histogram_add(&stages[INF_STAGE_QUEUE], job->dispatched_ns - job->accepted_ns);
+	/* One that ended early has its batch still before it. */
+	if (job->rows_ended < job->rows)
+		return;
+	inf_histogram_add(&stages[INF_STAGE_WAIT], job->begun_ns - job->dispatched_ns);
+	inf_histogram_add(&stages[INF_STAGE_RUN], job->ended_ns - job->begun_ns);
+	inf_histogram_add(&stages[INF_STAGE_POST], now_ns - job->ended_ns);
+}
+
+static void account(struct broker *broker, const struct job *job, enum inf_status status)
 {
 	struct inf_stats_model *stats = job->handle->model->stats;
 
 	stats->n_requests++;
+	stats->n_errors += status != INF_OK;
+	stats_handle_hot(job->handle);
 	if (!job->dispatched_ns)
 		return;
-	inf_histogram_add(&stats->queue, job->dispatched_ns - job->accepted_ns);
-	inf_histogram_add(&stats->run, broker->now_ns - job->dispatched_ns);
+	inf_histogram_add(&stats->stages[INF_STAGE_SERVED], broker->now_ns - job->accepted_ns);
+	inf_coarse_add(&job->session->stats->served, broker->now_ns - job->accepted_ns);
+	if (job->sampled)
+		add_stages(stats->stages, job, broker->now_ns);
 }
 
 void completion_post(struct broker *broker, struct job *job, enum inf_status status)
@@ -58,7 +80,9 @@ void completion_post(struct broker *broker, struct job *job, enum inf_status sta
 	};
 
 	INF_PROBE3(complete, job->session->id, job->pos, status);
-	account(broker, job);
+	account(broker, job, status);
+	if (broker->tracers)
+		trace_job(broker, job, status);
 	if (job->dispatched_ns) {
 		body.queue_us = to_us(job->dispatched_ns - job->accepted_ns);
 		body.run_us = to_us(broker->now_ns - job->dispatched_ns);
@@ -82,15 +106,16 @@ void completion_post(struct broker *broker, struct job *job, enum inf_status sta
 	push(broker, lane, &body);
 }
 
-void completion_answer(struct broker *broker, struct lane *lane, uint64_t tag, uint32_t rows, enum inf_status status,
-		       uint32_t retry_after_us)
+void completion_answer(struct broker *broker, struct lane *lane, const struct intake_result *result)
 {
 	struct inf_completion body = {
-		.tag = tag,
-		.status = (uint16_t)status,
-		.rows = rows,
-		.retry_after_us = retry_after_us,
+		.tag = result->tag,
+		.status = (uint16_t)result->status,
+		.rows = result->rows,
+		.retry_after_us = result->retry_after_us,
 	};
 
+	if (broker->tracers)
+		trace_answer(broker, lane, result);
 	push(broker, lane, &body);
 }

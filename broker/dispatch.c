@@ -14,6 +14,7 @@
 #include "broker/dispatch.h"
 #include "broker/output.h"
 #include "broker/policy/timing.h"
+#include "broker/stats.h"
 #include "shm/probes.h"
 #include <linux/futex.h>
 #include <sys/syscall.h>
@@ -205,6 +206,7 @@ uint32_t dispatch_batch(struct broker *broker, struct instance *instance, struct
 	inf_store64_release(&slot->seq, instance->tail + 1);
 	INF_PROBE3(dispatch, instance->idx, instance->tail, n_rows);
 	instance->tail++;
+	stats_instance_dispatched(broker, instance, model, n_rows);
 	wake(instance, slot);
 	return n;
 }

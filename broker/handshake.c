@@ -227,6 +227,7 @@ static void fill_head(const struct broker *broker, struct session *session)
 	head->spin_ns = broker->spin_ns;
 	head->must_yield = broker->one_cpu;
 	inf_store32(&head->may_spin.v, 0);
+	inf_store32(&head->must_stamp.v, broker->tracers != NULL);
 	/* Release: pairs with the client's acquire; READY says the same. */
 	inf_store64_release(&head->magic, INF_RESPONSE_MAGIC);
 }

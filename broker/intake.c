@@ -97,6 +97,7 @@ static struct job *take_job(struct broker *broker, const struct inf_submission *
 		.handle = handle,
 		.pos = sub->seq - 1,
 		.tag = sub->tag,
+		.stamp = sub->stamp,
 		.accepted_ns = broker->now_ns,
 		.deadline_ns = sub->deadline_ns,
 		.in_offset = sub->offset,
@@ -133,7 +134,7 @@ static enum inf_verdict copy_ext(struct broker *broker, struct session *session,
 /* What the broker itself may say no to, before any memory is looked at. */
 static enum inf_status admission(const struct broker *broker, const struct handle *handle)
 {
-	if (broker->draining)
+	if (broker->draining || broker->paused)
 		return INF_BUSY;
 	if (handle->model->superseded || handle->hash != handle->model->signature.hash)
 		return INF_NO_MODEL;
@@ -173,6 +174,7 @@ static enum intake infer(struct broker *broker, struct lane *lane, const struct 
 	ret->timeline = sub->timeline;
 	if (!handle || !handle->model || !handle->check.signature)
 		return refuse(ret, INF_VERDICT_MODEL);
+	ret->model = (uint16_t)handle->model->id;
 
 	enum inf_verdict verdict =
 		inf_check_infer(sub, &handle->check, session->check_regions, session->n_check_regions);
@@ -207,6 +209,7 @@ static enum intake infer(struct broker *broker, struct lane *lane, const struct 
 		return answer(ret, INF_QUOTA);
 	}
 	timeline_read(job, sub->timeline);
+	job->sampled = !lane->in_flight || job->pos % INF_STAMP_EVERY == 0;
 	link_job(lane, job);
 	ret->job = job;
 	return INTAKE_JOB;
@@ -229,7 +232,7 @@ enum intake intake_next(struct broker *broker, struct lane *lane, struct intake_
 	if (verdict)
 		return refuse(ret, verdict);
 	inf_sq_take(&lane->sq, &sub);
-	*ret = (struct intake_result){ .tag = sub.tag, .rows = sub.rows };
+	*ret = (struct intake_result){ .tag = sub.tag, .rows = sub.rows, .stamp = sub.stamp, .model = MODELS_MAX };
 	verdict = inf_check_submission(&sub);
 	if (verdict)
 		return refuse(ret, verdict);

@@ -16,6 +16,8 @@ struct intake_result {
 	struct job *job;
 	uint64_t tag;
 	uint32_t rows;
+	uint32_t stamp; /* when it was submitted: inf_stamp() */
+	uint16_t model; /* that an INTAKE_ANSWER is about: index of broker.models, MODELS_MAX = none */
 	enum inf_status status;
 	enum inf_verdict verdict;
 	uint32_t retry_after_us;

@@ -55,6 +55,7 @@ struct lane {
 	uint64_t worked_ns; /* last time something was found */
 	struct job *jobs;   /* in flight, newest first */
 	int event_fd;	    /* our end of the socketpair, -1 = none */
+	struct inf_stats_lane *stats; /* never NULL while its session is READY */
 	uint32_t woken_parked; /* its `parked` at our last wake, and when that was */
 	uint64_t woken_ns;
 	uint32_t hinted_event; /* the last `event` that we sent a byte for */
@@ -73,6 +74,8 @@ struct job {
 	uint64_t deadline_ns;
 	uint64_t in_offset;
 	uint64_t ready_at, done_at; /* see timeline.h */
+	uint64_t begun_ns, ended_ns; /* of the part that ended last: for statistics */
+	uint64_t batch;		     /* its position in its instance */
 	uint32_t in_region;
 	uint32_t twin_flags; /* INF_SUB_TWIN_OUT, and the bits of the inputs that lie in twins */
 	uint16_t timeline;   /* index + 1, 0 = none */
@@ -82,7 +85,11 @@ struct job {
 	uint32_t class;	      /* priority, < QUEUE_CLASSES */
 	uint32_t out_idx;     /* of session.outputs */
 	int32_t ext;	      /* index of its extension block, -1 = packed */
+	uint32_t stamp;	      /* when its client says it was submitted: inf_stamp() */
+	uint16_t instance;    /* of the part that ended last */
+	uint16_t batch_rows, batch_parts;
 	uint16_t status;      /* worst so far */
+	bool sampled;	      /* its stages are counted */
 	bool executed;	      /* some part was dispatched: the model may have run */
 	bool alone;	      /* was in a dying batch: is run with nothing beside it */
 	bool poison;	      /* killed its executor while it was run so */
@@ -161,6 +168,7 @@ enum session_state {
 	SESSION_CONNECTED, /* waits for HELLO */
 	SESSION_OFFERED,   /* WELCOME sent, waits for MAPPED(0) */
 	SESSION_READY,
+	SESSION_TRACER, /* no client of models: watches a trace, see operate.c */
 	SESSION_ZOMBIE, /* gone; waits for jobs in flight, then for DETACHED */
 };
 
@@ -195,6 +203,9 @@ struct session {
 	bool attached; /* an executor knows of it */
 	struct inf_stats_session *stats; /* never NULL while READY */
 	struct user *user;		 /* quota account */
+	struct inf_trace_region *trace;	 /* of a TRACER: we write */
+	uint64_t trace_next;		 /* position of its next record */
+	struct session *next_tracer;
 	struct session_open *opening;	 /* OPEN or GROW in progress, see open.c */
 	struct importer *importer;	 /* NULL = none now, see imports.c */
 	uint32_t n_importer_deaths;	 /* in a row */
@@ -306,6 +317,7 @@ struct broker {
 	uint32_t tid;
 	int listen_fd;
 	bool draining; /* SIGTERM: no new sessions, no new requests; end when nothing is in flight */
+	bool paused;   /* shmctl drain: no new requests until shmctl resume */
 	bool stop;
 
 	struct session **sessions; /* config->sessions_max entries, NULL = free */
@@ -314,6 +326,7 @@ struct broker {
 
 	struct lane **active; /* lanes that are scanned */
 	uint32_t n_active;
+	struct session *tracers; /* sessions that watch a trace: trace.c */
 	struct lane **dirty; /* lanes with completions to be announced */
 	uint32_t n_dirty;
 

@@ -23,6 +23,7 @@
 #include "broker/supervisor.h"
 
 #include <errno.h>
+#include <inf/version.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
@@ -50,6 +51,7 @@ static void drain(struct broker *broker)
 {
 	log_line("draining: %" PRIu32 " requests in flight; a second signal stops at once",
 		 broker->n_jobs);
+	stats_event(broker, INF_EVENT_STOP, (uint32_t)getpid(), "%" PRIu32 " requests in flight", broker->n_jobs);
 	sd_notify_send("STOPPING=1\nSTATUS=finishing what is in flight");
 	broker->draining = true;
 }
@@ -140,6 +142,7 @@ static int serve(struct broker *broker)
 
 	if (r < 0)
 		return failed("statistics", r, "free some memory");
+	stats_event(broker, INF_EVENT_STARTED, (uint32_t)getpid(), "version %s, %s", INF_VERSION_STRING, loop_name(broker->loop));
 	r = supervisor_start(broker);
 	if (r < 0)
 		log_line("the executor does not start: %s; trying again", strerror(-r));

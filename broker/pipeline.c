@@ -74,7 +74,7 @@ static uint32_t accept_lane(struct broker *broker, struct lane *lane)
 			break;
 		case INTAKE_ANSWER:
 			timeline_answer(session, result.timeline);
-			completion_answer(broker, lane, result.tag, result.rows, result.status, result.retry_after_us);
+			completion_answer(broker, lane, &result);
 			break;
 		case INTAKE_END:
 			session_end(broker, session, inf_verdict_text(result.verdict));
@@ -84,6 +84,7 @@ static uint32_t accept_lane(struct broker *broker, struct lane *lane)
 out:
 	if (n) {
 		stats_session_hot(session);
+		stats_lane_hot(lane);
 		lane->worked_ns = broker->now_ns;
 		intake_credit(lane);
 	}
@@ -214,10 +215,18 @@ static void learn(struct broker *broker, struct model *model, uint32_t rows, uin
 }
 
 /* One part of a job has ended; the last part ends the job. */
-static void finish(struct broker *broker, const struct batch_part *part, enum inf_status status)
+static void finish(struct broker *broker, const struct instance *instance, const struct batch *batch,
+		   const struct batch_part *part, const struct collect_result *result)
 {
 	struct job *job = (struct job *)part->item;
+	enum inf_status status = (enum inf_status)result->status[part - batch->parts];
 
+	job->begun_ns = result->begun_ns;
+	job->ended_ns = result->ended_ns;
+	job->instance = (uint16_t)instance->idx;
+	job->batch = instance->head - 1;
+	job->batch_rows = (uint16_t)batch->n_rows;
+	job->batch_parts = (uint16_t)batch->n_parts;
 	job->rows_running -= part->rows;
 	job->rows_ended += part->rows;
 	if (status != INF_OK)
@@ -258,8 +267,9 @@ static uint32_t collect_instance(struct broker *broker, struct instance *instanc
 		batch->model->rows_running -= batch->n_rows;
 		stats_model_hot(batch->model);
 		learn(broker, batch->model, batch->n_rows, result.work_ns);
+		stats_instance_ended(broker, instance, batch->n_rows, result.ended_ns - result.begun_ns);
 		for (uint32_t i = 0; i < batch->n_parts; i++)
-			finish(broker, &batch->parts[i], (enum inf_status)result.status[i]);
+			finish(broker, instance, batch, &batch->parts[i], &result);
 	}
 }
 
@@ -479,6 +489,7 @@ void pipeline_session_begin(struct broker *broker, struct session *session)
 
 		lane->session = session;
 		lane->idx = i;
+		lane->stats = &session->stats->lanes[i];
 		lane->event_fd = -1;
 		lane->cq_head = session->start;
 		inf_sq_reader_init(&lane->sq, &session->request->lanes[i], session->start);

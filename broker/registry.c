@@ -27,6 +27,7 @@
 #include "broker/pipeline.h"
 #include "broker/policy/timing.h"
 #include "broker/session.h"
+#include "broker/stats.h"
 #include "broker/supervisor.h"
 #include "shm/signature.h"
 
@@ -479,6 +480,7 @@ static void fail(struct broker *broker, struct model *model, const char *text)
 	log_escape(model->text, sizeof(model->text), text, INF_CTL_TEXT_BYTES);
 	log_line("model %s (version %" PRIu32 ") failed to load: %s", model->name, model->version,
 		 model->text);
+	stats_event(broker, INF_EVENT_MODEL_FAILED, model->id, "%s: %s", model->name, model->text);
 	model->state = INF_MODEL_FAILED;
 	model->was_ready = false;
 	model->load_sent = 0;
@@ -532,7 +534,7 @@ static void take_times(struct model *model, const uint64_t time_ns[INF_CTL_BUCKE
 	model->batch_best = timing_best_rows(model->time_ns, model->signature.batch_max);
 }
 
-static void log_ready(const struct model *model)
+static void log_ready(struct broker *broker, const struct model *model)
 {
 	uint64_t best_ns = timing_predict_ns(model->time_ns, model->batch_best);
 
@@ -540,6 +542,7 @@ static void log_ready(const struct model *model)
 		 ") is ready: one row takes %.3f ms, best batch %" PRIu32 " (%.1f rows/s)",
 		 model->name, model->version, (double)model->time_ns[0] / 1e6, model->batch_best,
 		 best_ns ? (double)model->batch_best * 1e9 / (double)best_ns : 0.0);
+	stats_event(broker, INF_EVENT_MODEL_READY, model->id, "%s, version %" PRIu32, model->name, model->version);
 }
 
 /* A model that is READY now takes over from all others of its name. */
@@ -593,7 +596,7 @@ int registry_loaded(struct broker *broker, const struct inf_ctl_loaded *msg)
 	if (model->superseded)
 		return 0; /* its file went meanwhile: registry_reap() unloads it */
 	if (is_news || broker->config->verbose)
-		log_ready(model);
+		log_ready(broker, model);
 	take_over(broker, model);
 	serve(broker, model->name);
 	return 0;

@@ -29,6 +29,7 @@
 #include "broker/robust.h"
 #include "broker/session_internal.h"
 #include "broker/stats.h"
+#include "broker/trace.h"
 #include "shm/region.h"
 
 #include <assert.h>
@@ -145,6 +146,7 @@ static const struct {
 	{ INF_CTL_DEVICE, IN(SESSION_READY), twins_device },
 	{ INF_CTL_TWIN, IN(SESSION_READY), twins_twin },
 	{ INF_CTL_IMPORT, IN(SESSION_READY), imports_import },
+	{ INF_CTL_OPERATE, IN(SESSION_CONNECTED), operate },
 };
 
 static void handle_message(struct broker *broker, struct session *session,
@@ -394,6 +396,8 @@ void session_end(struct broker *broker, struct session *session, const char *rea
 	if (reason) {
 		log_line("%s ended: %s", session_text(session), reason);
 		broker->stats->n_sessions_ended++;
+		stats_event(broker, INF_EVENT_SESSION_ENDED, session->id, "session %" PRIu32 " of user %u: %s", session->id,
+			    (unsigned int)session->uid, reason);
 		say_why(session, reason);
 	} else if (broker->config->verbose) {
 		log_line("%s has left", session_text(session));
@@ -404,6 +408,7 @@ void session_end(struct broker *broker, struct session *session, const char *rea
 	handshake_end(broker, session);
 	open_drop(session);
 	imports_stop(broker, session);
+	trace_end(broker, session);
 	attach_session_end(broker, session);
 	close_connection(broker, session);
 	if (was_ready) {

@@ -8,6 +8,7 @@
  *	attach.c    what the executor knows: ATTACH, DETACH, outputs of a new generation
  *	regions.c   the table of regions, each with its charge
  *	twins.c     DEVICE and TWIN: device memory
+ *	operate.c   OPERATE: drain, resume, kick, trace
  *	imports.c   IMPORT: a client's own device memory, copied by a process for that
  *
  * Every function that may send may end the session: afterwards its state is SESSION_ZOMBIE and its
@@ -118,6 +119,10 @@ void imports_import(struct broker *broker, struct session *session, const union 
 void imports_stop(struct broker *broker, struct session *session);
 /* At the broker's end: waits for it. */
 void imports_free(struct broker *broker, struct session *session);
+
+/* --- operate.c */
+
+void operate(struct broker *broker, struct session *session, const union inf_ctl_any *msg);
 
 /* --- regions.c */
 

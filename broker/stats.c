@@ -13,6 +13,7 @@
  */
 #define _GNU_SOURCE 1
 #include "broker/stats.h"
+#include "broker/clock.h"
 #include "broker/config.h"
 #include "broker/listener.h"
 #include "broker/log.h"
@@ -24,6 +25,7 @@
 #include <fcntl.h>
 #include <inf/version.h>
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,6 +47,7 @@ struct account {
 	uint32_t uid;
 	uint32_t n_sessions;
 	bool mapped; /* else calloc()ed */
+	uint64_t n_entries;
 	struct inf_stats_user *file;
 };
 
@@ -227,7 +230,7 @@ int stats_open(struct broker *broker)
 
 static void account_free(struct account *account)
 {
-	counters_free(account->file, account->uid, sizeof(*account->file), account->mapped);
+	counters_free(account->file, account->uid, inf_stats_user_bytes(account->n_entries), account->mapped);
 	free(account);
 }
 
@@ -262,12 +265,14 @@ static struct account *account_get(const struct broker *broker, uint32_t uid)
 	if (!account)
 		return NULL;
 	account->uid = uid;
-	account->file = counters_make(uid, sizeof(*account->file), &account->mapped);
+	account->n_entries = broker->config->user_sessions_max;
+	account->file = counters_make(uid, inf_stats_user_bytes(account->n_entries), &account->mapped);
 	if (!account->file) {
 		free(account);
 		return NULL;
 	}
-	head_fill(&account->file->head, broker, uid, sizeof(*account->file));
+	account->file->n_entries = account->n_entries;
+	head_fill(&account->file->head, broker, uid, inf_stats_user_bytes(account->n_entries));
 	account->next = stats.accounts;
 	stats.accounts = account;
 	return account;
@@ -288,7 +293,7 @@ static void account_put(struct account *account)
 
 static struct inf_stats_session *entry_take(struct account *account)
 {
-	for (uint32_t i = 0; i < INF_STATS_SESSIONS; i++)
+	for (uint64_t i = 0; i < account->n_entries; i++)
 		if (!account->file->sessions[i].used)
 			return &account->file->sessions[i];
 	return NULL;
@@ -297,7 +302,7 @@ static struct inf_stats_session *entry_take(struct account *account)
 static bool entry_is_in(const struct inf_stats_session *entry, const struct account *account)
 {
 	return entry >= account->file->sessions &&
-	       entry < account->file->sessions + INF_STATS_SESSIONS;
+	       entry < account->file->sessions + account->n_entries;
 }
 
 struct inf_stats_session *stats_session_add(struct broker *broker, const struct session *session)
@@ -313,6 +318,9 @@ struct inf_stats_session *stats_session_add(struct broker *broker, const struct 
 	entry->pid = (uint32_t)session->pid;
 	memcpy(entry->name, session->name, sizeof(entry->name) - 1);
 	entry->connected_ns = broker->now_ns;
+	entry->start = session->start;
+	for (uint32_t i = 0; i < INF_LANES; i++)
+		entry->lanes[i].accepted = entry->lanes[i].posted = entry->lanes[i].consumed = session->start;
 	inf_store32_release(&entry->used, 1); /* pairs with shmctl's acquire: the rest is there */
 	inf_store64(&account->file->n_sessions, ++account->n_sessions);
 	return entry;
@@ -324,17 +332,62 @@ void stats_session_del(struct broker *broker, struct session *session)
 	struct account *account = account_find(session->uid);
 
 	(void)broker;
-	session->stats = &stats.sink; /* what a zombie still counts goes nowhere */
+	/* What a zombie still counts goes nowhere. */
+	session->stats = &stats.sink;
+	for (uint32_t i = 0; i < INF_LANES; i++)
+		session->lanes[i].stats = &stats.sink.lanes[i];
 	if (!entry || !account || !entry_is_in(entry, account))
 		return;
 	inf_store32(&entry->used, 0);
 	account_put(account);
 }
 
+static uint32_t region_state(const struct region *region)
+{
+	if (region->state == REGION_READY)
+		return 2;
+	return region->state == REGION_RETIRED ? 3 : 1;
+}
+
+static void region_copy(struct inf_stats_region *entry, const struct region *region)
+{
+	inf_store32(&entry->id, region->id);
+	inf_store32(&entry->kind, region->kind);
+	inf_store32(&entry->state, region_state(region));
+	inf_store64(&entry->bytes, region->bytes);
+	inf_store32_release(&entry->used, 1); /* pairs with shmctl's acquire: the rest is there */
+}
+
+static void regions_copy(struct inf_stats_session *entry, const struct session *session)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < INF_REGIONS && n < INF_STATS_REGIONS; i++)
+		if (session->regions[i].state != REGION_UNUSED)
+			region_copy(&entry->regions[n++], &session->regions[i]);
+	while (n < INF_STATS_REGIONS && entry->regions[n].used)
+		inf_store32(&entry->regions[n++].used, 0);
+}
+
+static void handles_copy(struct inf_stats_session *entry, const struct session *session)
+{
+	for (uint32_t i = 0; i < session->n_handles && i < INF_STATS_HANDLES; i++) {
+		const struct handle *handle = &session->handles[i];
+
+		inf_store32(&entry->handles[i].depth, handle->depth);
+		inf_store32(&entry->handles[i].model, handle->model ? handle->model->id + 1 : 0);
+	}
+}
+
 static void session_copy(const struct session *session)
 {
 	struct inf_stats_session *entry = session->stats;
 	uint64_t request_bytes = 0, output_bytes = 0, device_bytes = 0;
+
+	regions_copy(entry, session);
+	handles_copy(entry, session);
+	for (uint32_t i = 0; i < session->n_lanes; i++)
+		inf_store32(&entry->lanes[i].active, session->lanes[i].active);
 
 	for (uint32_t i = 0; i < INF_REGIONS; i++) {
 		const struct region *region = &session->regions[i];
@@ -416,6 +469,8 @@ static void executor_copy(struct inf_stats_public *public, const struct executor
 	inf_store32(&public->executor_pid, executor->pid > 0 ? (uint32_t)executor->pid : 0);
 	inf_store32(&public->executor_state, executor->state);
 	inf_store32(&public->n_instances, executor->n_instances);
+	for (uint32_t i = 0; i < INF_INSTANCES; i++)
+		inf_store32(&public->instances[i].used, executor->state == EXECUTOR_READY && i < executor->n_instances);
 	inf_store64(&public->executor_generation, executor->generation);
 	if (memcmp(public->device, executor->device, sizeof(public->device)) != 0)
 		memcpy(public->device, executor->device, sizeof(public->device));
@@ -426,12 +481,36 @@ void stats_jobs_hot(const struct broker *broker)
 	inf_store64(&broker->stats->limits[LIMIT_jobs_max].used, broker->n_jobs);
 }
 
+void stats_event(struct broker *broker, enum inf_event kind, uint32_t subject, const char *format, ...)
+{
+	struct inf_stats_public *public = broker->stats;
+	uint64_t n;
+	struct inf_stats_event *event;
+	va_list args;
+
+	if (!public)
+		return; /* before the file is there, or after */
+	n = public->n_events;
+	event = &public->events[n % INF_STATS_EVENTS];
+	inf_store64(&event->seq, 0);
+	/* Release fence: a reader that sees something new sees that the old one is gone. */
+	__atomic_thread_fence(__ATOMIC_RELEASE);
+	event->time_ns = clock_ns();
+	event->kind = kind;
+	event->subject = subject;
+	va_start(args, format);
+	vsnprintf(event->text, sizeof(event->text), format, args);
+	va_end(args);
+	inf_store64_release(&event->seq, n + 1);
+	inf_store64_release(&public->n_events, n + 1);
+}
+
 void stats_refresh(struct broker *broker)
 {
 	struct inf_stats_public *public = broker->stats;
 
 	inf_store64(&public->head.beat_ns, broker->now_ns);
-	inf_store32(&public->draining, broker->draining);
+	inf_store32(&public->draining, broker->draining ? INF_STATS_ENDS : broker->paused ? INF_STATS_DRAINS : INF_STATS_SERVES);
 	inf_store64(&public->n_sessions, broker->n_sessions);
 	inf_store64(&public->n_log_dropped, log_dropped());
 	inf_store64(&public->device_bytes, quota_device_used());

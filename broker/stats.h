@@ -31,6 +31,49 @@ static inline void stats_model_hot(const struct model *model)
 	inf_store64(&model->stats->in_flight, model->rows_running);
 }
 
+static inline void stats_lane_hot(const struct lane *lane)
+{
+	inf_store64(&lane->stats->accepted, lane->sq.head);
+	inf_store64(&lane->stats->posted, lane->cq.tail);
+	inf_store64(&lane->stats->consumed, lane->cq_head);
+	inf_store32(&lane->stats->in_flight, lane->in_flight);
+}
+
+/* One more request of an opened model has its answer; the first ones of a session are shown. */
+static inline void stats_handle_hot(const struct handle *handle)
+{
+	size_t at = (size_t)(handle - handle->session->handles);
+
+	if (at < INF_STATS_HANDLES)
+		handle->session->stats->handles[at].n_requests++;
+}
+
+static inline void stats_instance_dispatched(const struct broker *broker, const struct instance *instance,
+					     const struct model *model, uint32_t n_rows)
+{
+	struct inf_stats_instance *entry = &broker->stats->instances[instance->idx];
+
+	inf_store32(&entry->model, model->id);
+	inf_store32(&entry->rows, n_rows);
+	inf_store64(&entry->dispatched_ns, broker->now_ns);
+	inf_store32(&entry->n_in_flight, (uint32_t)(instance->tail - instance->head));
+}
+
+static inline void stats_instance_ended(const struct broker *broker, const struct instance *instance, uint32_t n_rows,
+					uint64_t took_ns)
+{
+	struct inf_stats_instance *entry = &broker->stats->instances[instance->idx];
+
+	entry->n_batches++;
+	entry->n_rows += n_rows;
+	inf_store64(&entry->busy_ns, entry->busy_ns + took_ns);
+	inf_store32(&entry->n_in_flight, (uint32_t)(instance->tail - instance->head));
+}
+
+/* Something happened that is worth a line in `shmctl events`: `subject` as enum inf_event has it. Cold. */
+void stats_event(struct broker *broker, enum inf_event kind, uint32_t subject, const char *format, ...)
+	__attribute__((format(printf, 4, 5)));
+
 /* The same for the number of requests in flight. */
 void stats_jobs_hot(const struct broker *broker);
 

@@ -23,6 +23,7 @@
 #include "broker/registry.h"
 #include "broker/session.h"
 #include "broker/spawn.h"
+#include "broker/stats.h"
 #include "shm/region.h"
 
 #include <errno.h>
@@ -172,6 +173,8 @@ static void become_ready(struct broker *broker)
 	executor->scan_due = true;
 	log_line("executor %d is ready: %s, %" PRIu32 " x %" PRIu32 " threads", (int)executor->pid,
 		 executor->device, executor->n_instances, executor->n_threads);
+	stats_event(broker, INF_EVENT_EXECUTOR_READY, (uint32_t)executor->pid, "executor %d on %s, %" PRIu32 " instances",
+		    (int)executor->pid, executor->device, executor->n_instances);
 	session_reattach_all(broker);
 }
 
@@ -502,8 +505,9 @@ void supervisor_kill(struct broker *broker, const char *reason)
 	close_fd(&executor->control_fd);
 }
 
-static void log_death(const struct executor *executor, const siginfo_t *info)
+static void log_death(struct broker *broker, const siginfo_t *info)
 {
+	const struct executor *executor = &broker->executor;
 	const char *doing = executor->loading >= 0		   ? " while it loaded a model"
 			    : executor->state == EXECUTOR_STARTING ? " before it was ready"
 								   : "";
@@ -511,6 +515,8 @@ static void log_death(const struct executor *executor, const siginfo_t *info)
 
 	spawn_end_text(how, info);
 	log_line("executor %d %s%s", (int)executor->pid, how, doing);
+	stats_event(broker, INF_EVENT_EXECUTOR_DIED, (uint32_t)executor->pid, "executor %d %s%s", (int)executor->pid, how,
+		    doing);
 }
 
 static void bury(struct broker *broker)
@@ -561,7 +567,7 @@ static void on_exit_of_executor(struct loop_source *source, void *context)
 
 	if (waitid(P_PIDFD, (id_t)source->fd, &info, WEXITED | WNOHANG) < 0 || !info.si_pid)
 		return;
-	log_death(executor, &info);
+	log_death(broker, &info);
 	executor->killed = true;
 	count_death(broker, &info);
 	bury(broker);

@@ -59,6 +59,7 @@ void wake_clients(struct broker *broker)
 	inf_fence(INF_FENCE_FRONT_COMPLETE);
 	for (uint32_t i = 0; i < broker->n_dirty; i++) {
 		stats_session_hot(broker->dirty[i]->session);
+		stats_lane_hot(broker->dirty[i]);
 		wake_lane(broker, broker->dirty[i]);
 		broker->dirty[i]->dirty = false;
 	}

@@ -21,7 +21,22 @@ void infc_ring(const struct inf_client *client)
 	(void)!write(client->bell_fd, &one, sizeof(one));
 }
 
-static void fill_slot(struct inf_submission *slot, const struct inf_request *req)
+/* For statistics: see inf_stamp(). The clock is read once for a burst, *ret_now keeps it. */
+static uint32_t stamp(const struct lane *lane, uint32_t *ret_now)
+{
+	const struct inf_client *client = lane->client;
+
+	if (!(client->features & INF_FEATURE_STAMP))
+		return 0;
+	if (lane->sq.tail % INF_STAMP_EVERY && infc_lane_in_flight(lane) &&
+	    !inf_load32(&client->response->head.must_stamp.v))
+		return 0;
+	if (!*ret_now)
+		*ret_now = inf_stamp(infc_now_ns());
+	return *ret_now;
+}
+
+static void fill_slot(struct inf_submission *slot, const struct inf_request *req, uint32_t stamp)
 {
 	const struct arena_block *block = req->is_ext ? req->ext : req->block;
 	const struct inf_model *model = req->model;
@@ -32,7 +47,7 @@ static void fill_slot(struct inf_submission *slot, const struct inf_request *req
 	slot->flags = req->is_ext ? INF_SUB_EXT : 0;
 	slot->tag = req->tag;
 	slot->region = block ? block->region : 0;
-	slot->generation = 0;
+	slot->stamp = stamp;
 	slot->offset = block ? block->offset : 0;
 	if (req->is_ext)
 		slot->length = model->signature.n_inputs * sizeof(struct inf_ext_tensor);
@@ -71,7 +86,7 @@ static int prepare(struct inf_request *req, struct lane *lane)
 }
 
 /* Submit lock held. */
-static int publish(struct lane *lane, struct inf_request *req)
+static int publish(struct lane *lane, struct inf_request *req, uint32_t *ret_now)
 {
 	if (!has_credit(lane))
 		return -EAGAIN;
@@ -80,7 +95,7 @@ static int publish(struct lane *lane, struct inf_request *req)
 	req->pos = lane->sq.tail;
 	req->tenancy = inf_load32(&lane->tenancy);
 	inf_store64(&req->tag, req->tag + (1ull << 32));
-	fill_slot(inf_sq_slot(&lane->sq), req);
+	fill_slot(inf_sq_slot(&lane->sq), req, stamp(lane, ret_now));
 	/* Release: pairs with who waits in another thread, and with a sweep after the broker's
 	 * death. */
 	inf_store32_release(&req->state, INFC_FLIGHT);
@@ -100,7 +115,7 @@ int inf_submit_many(struct inf_request *const *reqs, uint32_t n_reqs)
 {
 	struct inf_client *client;
 	struct lane *lane;
-	uint32_t n = 0;
+	uint32_t n = 0, now = 0;
 	bool must_ring;
 	int r;
 
@@ -117,7 +132,7 @@ int inf_submit_many(struct inf_request *const *reqs, uint32_t n_reqs)
 	for (; n < n_reqs && !r; n++) {
 		r = !reqs[n] || reqs[n]->client != client ? -EINVAL : prepare(reqs[n], lane);
 		if (!r)
-			r = publish(lane, reqs[n]);
+			r = publish(lane, reqs[n], &now);
 		if (r)
 			break;
 	}

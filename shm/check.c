@@ -49,8 +49,6 @@ enum inf_verdict inf_check_submission(const struct inf_submission *copy)
 		return INF_VERDICT_RESERVED;
 	if (copy->timeline > (copy->mem_kind == INF_MEM_DEVICE ? INF_TIMELINES : 0))
 		return INF_VERDICT_TIMELINE;
-	if (copy->mem_kind != INF_MEM_OUTPUT && copy->generation)
-		return INF_VERDICT_GENERATION;
 	return INF_VERDICT_OK;
 }
 

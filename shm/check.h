@@ -22,7 +22,6 @@
 	X(MEM_KIND_UNKNOWN, SESSION_END, "unknown kind of memory")                                            \
 	X(FLAGS, SESSION_END, "unknown flag")                                                                 \
 	X(RESERVED, SESSION_END, "a reserved field is not zero")                                              \
-	X(GENERATION, SESSION_END, "a generation where none is due")                                          \
 	X(EXT_RESERVED, SESSION_END, "a reserved field of an extension tensor is not zero")                   \
 	X(TIMELINE, SESSION_END, "an index past the timeline region, or one where none is due")               \
 	X(MEM_KIND, INF_NOT_ALLOWED, "a kind of memory that this session has none of")                         \

@@ -33,6 +33,12 @@
  *   C IMPORT -----------> F  is it allowed?  FETCH(+ the end with SLAB) -> I opens, waits, copies, closes;  FETCHED
  *   C <---------- IMPORTED F
  *
+ * Who operates the broker (shmctl) says OPERATE where others say HELLO, and is no client of models. A trace goes on until
+ * its connection ends.
+ *
+ *   O OPERATE ----------> F  is this user allowed to?
+ *   O <------- OPERATED   F  done;  TRACE + fd (sealed read-only), where a trace was asked for;  or ERROR
+ *
  * An executor is started with the other end of a socketpair as fd 3:
  *
  *   E HELLO_EXECUTOR ---> F  version, instances
@@ -66,7 +72,9 @@
 #define INF_FEATURE_EVENT_FD 0x2ull /* LANE_FD */
 #define INF_FEATURE_DEVICE 0x4ull   /* DEVICE, TWIN */
 #define INF_FEATURE_IMPORT 0x8ull   /* IMPORT; whether a user may, its answer says */
-#define INF_FEATURES_ALL (INF_FEATURE_EXT | INF_FEATURE_EVENT_FD | INF_FEATURE_DEVICE | INF_FEATURE_IMPORT)
+#define INF_FEATURE_STAMP 0x10ull   /* inf_submission.stamp */
+#define INF_FEATURES_ALL \
+	(INF_FEATURE_EXT | INF_FEATURE_EVENT_FD | INF_FEATURE_DEVICE | INF_FEATURE_IMPORT | INF_FEATURE_STAMP)
 
 enum inf_ctl_type {
 	/* client -> front */
@@ -79,6 +87,7 @@ enum inf_ctl_type {
 	INF_CTL_DEVICE = 7,
 	INF_CTL_TWIN = 8,
 	INF_CTL_IMPORT = 9,
+	INF_CTL_OPERATE = 10,
 	/* front -> client */
 	INF_CTL_WELCOME = 64,
 	INF_CTL_REGION = 65,
@@ -90,6 +99,8 @@ enum inf_ctl_type {
 	INF_CTL_RETIRE = 71,
 	INF_CTL_TIMELINE = 72,
 	INF_CTL_IMPORTED = 73,
+	INF_CTL_OPERATED = 74,
+	INF_CTL_TRACE = 75,
 	/* executor -> client, through a pair that the front made: see TWIN */
 	INF_CTL_SLAB = 96,
 	/* executor -> front */
@@ -201,6 +212,31 @@ struct inf_ctl_import {
 
 struct inf_ctl_imported {
 	struct inf_ctl_head head;
+};
+
+enum inf_operation {
+	INF_OPERATION_DRAIN = 1,  /* new requests get BUSY; what is in flight ends */
+	INF_OPERATION_RESUME = 2, /* no more of that */
+	INF_OPERATION_KICK = 3,	  /* ends session `subject` */
+	INF_OPERATION_TRACE = 4,  /* answered by TRACE */
+};
+
+/* Root and the broker's own user may do all of it; others may KICK their own sessions and TRACE their own requests. */
+struct inf_ctl_operate {
+	struct inf_ctl_head head;
+	uint32_t operation;
+	uint32_t subject; /* session, or 0 */
+};
+
+struct inf_ctl_operated {
+	struct inf_ctl_head head;
+	uint32_t in_flight; /* requests, of all */
+	uint32_t reserved;
+};
+
+struct inf_ctl_trace { /* fds: a struct inf_trace_region */
+	struct inf_ctl_head head;
+	uint64_t bytes;
 };
 
 struct inf_ctl_timeline { /* fds: the timeline region */
@@ -412,6 +448,9 @@ union inf_ctl_any {
 	struct inf_ctl_twin twin;
 	struct inf_ctl_import import;
 	struct inf_ctl_imported imported;
+	struct inf_ctl_operate operate;
+	struct inf_ctl_operated operated;
+	struct inf_ctl_trace trace;
 	struct inf_ctl_timeline timeline;
 	struct inf_ctl_slab slab;
 	struct inf_ctl_region region;

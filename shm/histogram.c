@@ -41,6 +41,17 @@ void inf_histogram_add(struct inf_histogram *histogram, uint64_t value_ns)
 	add(&histogram->buckets[bucket_of(value_ns)], 1);
 }
 
+/* Which of `total` values in order is the smallest that at least q of all do not exceed; NaN and q <= 0 mean the smallest. */
+static uint64_t rank_of(double q, uint64_t total)
+{
+	uint64_t rank;
+
+	if (q >= 1)
+		return total;
+	rank = q > 0 ? (uint64_t)(q * (double)total) : 0;
+	return !rank || (rank < total && (double)rank < q * (double)total) ? rank + 1 : rank;
+}
+
 uint64_t inf_histogram_quantile(const struct inf_histogram *histogram, double q)
 {
 	uint64_t total = 0, seen = 0, wanted;
@@ -50,17 +61,59 @@ uint64_t inf_histogram_quantile(const struct inf_histogram *histogram, double q)
 		total += inf_load64(&histogram->buckets[i]);
 	if (!total)
 		return 0;
-	/* The smallest value that at least q of all values do not exceed; NaN and q <= 0 mean the smallest. */
-	if (q >= 1)
-		wanted = total;
-	else
-		wanted = q > 0 ? (uint64_t)(q * (double)total) : 0;
-	if (!wanted || (wanted < total && (double)wanted < q * (double)total))
-		wanted++;
+	wanted = rank_of(q, total);
 	for (uint32_t i = 0; i < INF_HISTOGRAM_BUCKETS; i++) {
 		seen += inf_load64(&histogram->buckets[i]);
 		if (seen >= wanted)
 			return inf_histogram_upper_edge(i);
 	}
 	return inf_histogram_upper_edge(INF_HISTOGRAM_BUCKETS - 1);
+}
+
+#define COARSE_FIRST_LOG2 10u
+#define COARSE_STEPS	  4u
+
+static uint32_t coarse_bucket_of(uint64_t value)
+{
+	if (value >> COARSE_FIRST_LOG2 == 0)
+		return 0;
+
+	uint32_t log2 = 63u - (uint32_t)__builtin_clzll(value);
+	uint32_t bucket = 1 + (log2 - COARSE_FIRST_LOG2) * COARSE_STEPS + (uint32_t)(value >> (log2 - 2)) % COARSE_STEPS;
+
+	return bucket < INF_COARSE_BUCKETS ? bucket : INF_COARSE_BUCKETS - 1;
+}
+
+uint64_t inf_coarse_upper_edge(uint32_t bucket)
+{
+	if (!bucket)
+		return (1u << COARSE_FIRST_LOG2) - 1;
+
+	uint32_t shift = COARSE_FIRST_LOG2 - 2 + (bucket - 1) / COARSE_STEPS;
+
+	return (((uint64_t)COARSE_STEPS + (bucket - 1) % COARSE_STEPS + 1) << shift) - 1;
+}
+
+void inf_coarse_add(struct inf_coarse_histogram *histogram, uint64_t value_ns)
+{
+	uint32_t *word = &histogram->buckets[coarse_bucket_of(value_ns)];
+
+	inf_store32(word, inf_load32(word) + 1);
+}
+
+uint64_t inf_coarse_quantile(const struct inf_coarse_histogram *histogram, double q)
+{
+	uint64_t total = 0, seen = 0, wanted;
+
+	for (uint32_t i = 0; i < INF_COARSE_BUCKETS; i++)
+		total += inf_load32(&histogram->buckets[i]);
+	if (!total)
+		return 0;
+	wanted = rank_of(q, total);
+	for (uint32_t i = 0; i < INF_COARSE_BUCKETS; i++) {
+		seen += inf_load32(&histogram->buckets[i]);
+		if (seen >= wanted)
+			return inf_coarse_upper_edge(i);
+	}
+	return inf_coarse_upper_edge(INF_COARSE_BUCKETS - 1);
 }

@@ -27,4 +27,16 @@ uint64_t inf_histogram_quantile(const struct inf_histogram *histogram, double q)
 /* Largest value that bucket holds, ns; bucket < INF_HISTOGRAM_BUCKETS. */
 uint64_t inf_histogram_upper_edge(uint32_t bucket);
 
+/*
+ * The same in small, where there are many of them: 4 steps per power of two (25 % wide) from 1 us to 64 s, what is shorter or
+ * longer in the first and the last bucket. Same rules.
+ */
+#define INF_COARSE_BUCKETS 105u
+struct inf_coarse_histogram {
+	uint32_t buckets[INF_COARSE_BUCKETS];
+};
+void inf_coarse_add(struct inf_coarse_histogram *histogram, uint64_t value_ns);
+uint64_t inf_coarse_quantile(const struct inf_coarse_histogram *histogram, double q);
+uint64_t inf_coarse_upper_edge(uint32_t bucket);
+
 #endif /* INF_SHM_HISTOGRAM_H */

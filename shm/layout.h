@@ -96,7 +96,10 @@ struct inf_submission {
 	uint32_t flags;
 	uint64_t tag;	     /* echoed in the completion, never used */
 	uint32_t region;
-	uint32_t generation; /* of an output or device slot, else 0 */
+	union {
+		uint32_t generation; /* where mem_kind is INF_MEM_OUTPUT: of the output */
+		uint32_t stamp;	     /* else: when it was submitted, inf_stamp(); 0 = not told. Believed for statistics alone */
+	};
 	uint64_t offset;     /* bytes, multiple of INF_TENSOR_ALIGN */
 	uint64_t length;     /* bytes: sum over inputs of align64(rows * row bytes) */
 	uint64_t deadline_ns; /* CLOCK_MONOTONIC, 0 = none */
@@ -223,7 +226,8 @@ struct inf_response_head {
 	uint32_t must_yield; /* written once: 1 = yield between two looks, broker and client may share a core */
 	uint8_t pad0[INF_LINE - 48];
 	union inf_word32 may_spin; /* front: 1 = this session's clients may spin without yielding */
-	uint8_t pad[INF_PAGE - 2 * INF_LINE];
+	union inf_word32 must_stamp; /* front: 1 = each submission gets its stamp, somebody is tracing them */
+	uint8_t pad[INF_PAGE - 3 * INF_LINE];
 };
 
 struct inf_response_lane {
@@ -330,7 +334,8 @@ struct inf_done_slot {
 	uint64_t batch;
 	uint64_t run_ns;  /* backend only */
 	uint64_t work_ns; /* gather + run + scatter: what t[b] learns from */
-	uint8_t reserved[32];
+	uint64_t begin_ns; /* CLOCK_MONOTONIC when work_ns began */
+	uint8_t reserved[24];
 	uint64_t seq;	  /* position + 1 */
 	uint8_t pad[INF_LINE - 64];
 };
@@ -399,6 +404,30 @@ static_assert(offsetof(struct inf_done_slot, seq) == 56, "layout");
 static_assert(sizeof(struct inf_row_end) == 8, "layout");
 static_assert(offsetof(struct inf_done_region, ends) == 0x2000, "layout");
 static_assert(INF_OUTPUTS == INF_LANES * INF_SLOTS, "one release word per credit");
+
+/*
+ * When a request was submitted, in 32 bits: CLOCK_MONOTONIC in units of 16 ns. Reading the clock costs a fifth of what a
+ * request in a burst costs, so a client stamps those that go into an empty lane, every 16th position, and all where must_stamp
+ * is set; the front makes the same choice for its histograms of stages.
+ */
+#define INF_STAMP_SHIFT 4
+#define INF_STAMP_EVERY 16u
+static inline uint32_t inf_stamp(uint64_t now_ns)
+{
+	uint32_t stamp = (uint32_t)(now_ns >> INF_STAMP_SHIFT);
+
+	return stamp ? stamp : 1;
+}
+
+/* What a stamp says, in ns; 0 = nothing. One that lies ahead of now_ns (up to half the range, 34 s) counts as now. */
+static inline uint64_t inf_stamp_ns(uint32_t stamp, uint64_t now_ns)
+{
+	uint32_t age = (uint32_t)(now_ns >> INF_STAMP_SHIFT) - stamp;
+
+	if (!stamp)
+		return 0;
+	return age > INT32_MAX ? now_ns : now_ns - ((uint64_t)age << INF_STAMP_SHIFT);
+}
 
 /* Rounds up to the tensor alignment; the caller has bounded `bytes`. */
 static inline uint64_t inf_align64(uint64_t bytes)

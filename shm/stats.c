@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* stats.c - telling whether the process that wrote a statistics file is still that one. */
+/* stats.c - names in the statistics files, and whether the process that wrote one is still that one. */
 #include "shm/stats.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -37,4 +37,31 @@ int inf_stats_process(uint32_t pid, char *ret_state, uint64_t *ret_start_ticks)
 	*ret_state = *state;
 	*ret_start_ticks = strtoull(at, NULL, 10);
 	return 0;
+}
+
+const char *inf_stage_name(enum inf_stage stage)
+{
+	static const char *const names[INF_STAGES] = {
+		[INF_STAGE_RING] = "ring", [INF_STAGE_QUEUE] = "queue", [INF_STAGE_WAIT] = "wait",
+		[INF_STAGE_RUN] = "run",   [INF_STAGE_POST] = "post",	[INF_STAGE_SERVED] = "served",
+	};
+
+	return (unsigned int)stage < INF_STAGES ? names[stage] : "?";
+}
+
+const char *inf_event_name(uint32_t kind)
+{
+	static const char *const names[INF_EVENTS] = {
+		[INF_EVENT_STARTED] = "started",
+		[INF_EVENT_EXECUTOR_READY] = "executor-ready",
+		[INF_EVENT_EXECUTOR_DIED] = "executor-died",
+		[INF_EVENT_MODEL_READY] = "model-ready",
+		[INF_EVENT_MODEL_FAILED] = "model-failed",
+		[INF_EVENT_SESSION_ENDED] = "session-ended",
+		[INF_EVENT_DRAIN] = "drain",
+		[INF_EVENT_RESUME] = "resume",
+		[INF_EVENT_STOP] = "stop",
+	};
+
+	return kind < INF_EVENTS && names[kind] ? names[kind] : "?";
 }

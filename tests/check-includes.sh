@@ -34,7 +34,7 @@ stages='intake dispatch collect completion recovery'
 # Callers that are above the stages, and two edges inside: who ends a request posts it.
 stage_edges='pipeline:intake pipeline:dispatch pipeline:collect pipeline:completion pipeline:recovery
 completion:intake recovery:intake recovery:collect recovery:completion lanes:intake attach:recovery open:recovery
-watchdog:collect'
+watchdog:collect trace:intake'
 
 is_stage_edge_wrong() {
 	local from to

@@ -87,7 +87,7 @@ static void end_oldest(struct work *work)
 		begin_ns = before_ns;
 	now_ns = assemble_now_ns();
 	work->instance->last_ns = now_ns - begin_ns;
-	queue_publish(&work->instance->queue, &flight->batch, flight->end_ns - begin_ns, now_ns - begin_ns);
+	queue_publish(&work->instance->queue, &flight->batch, flight->end_ns - begin_ns, begin_ns, now_ns - begin_ns);
 }
 
 /* Until one of the words is another, or `ns` have passed. */

@@ -82,7 +82,8 @@ static void *instance_main(void *arg)
 		queue_take(&instance->queue, &instance->assembly->batch);
 		run(instance);
 		instance->last_ns = assemble_now_ns() - begin_ns;
-		queue_publish(&instance->queue, &instance->assembly->batch, instance->assembly->run_ns, instance->last_ns);
+		queue_publish(&instance->queue, &instance->assembly->batch, instance->assembly->run_ns, begin_ns,
+			      instance->last_ns);
 	}
 	return NULL;
 }

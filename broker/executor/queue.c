@@ -90,7 +90,7 @@ void queue_take(struct queue *queue, struct batch *batch)
 	memcpy(batch->ext, queue->dispatch->ext[at], slot.n_ext * sizeof(batch->ext[0]));
 }
 
-void queue_publish(struct queue *queue, const struct batch *batch, uint64_t run_ns, uint64_t work_ns)
+void queue_publish(struct queue *queue, const struct batch *batch, uint64_t run_ns, uint64_t begin_ns, uint64_t work_ns)
 {
 	uint32_t at = (uint32_t)(queue->published % INF_BATCHES);
 	struct inf_done_slot *slot = &queue->done->slots[at];
@@ -100,6 +100,7 @@ void queue_publish(struct queue *queue, const struct batch *batch, uint64_t run_
 	slot->batch = queue->published;
 	slot->run_ns = run_ns;
 	slot->work_ns = work_ns;
+	slot->begin_ns = begin_ns;
 	/* Release: pairs with the front's acquire; ends and outputs are visible. */
 	inf_store64_release(&slot->seq, queue->published + 1);
 	/* The sequence before our look at done_wake; pairs with the front's fence before it looks again. */

@@ -51,7 +51,10 @@ void queue_park(struct queue *queue);
 /* Takes the next one, which must be there. */
 void queue_take(struct queue *queue, struct batch *batch);
 
-/* Hands the ends of the first one that was not handed over yet to the front, and wakes it where it asked for that. */
-void queue_publish(struct queue *queue, const struct batch *batch, uint64_t run_ns, uint64_t work_ns);
+/*
+ * Hands the ends of the first one that was not handed over yet to the front, and wakes it where it asked for that. It began at
+ * begin_ns and took work_ns, run_ns of which in the backend.
+ */
+void queue_publish(struct queue *queue, const struct batch *batch, uint64_t run_ns, uint64_t begin_ns, uint64_t work_ns);
 
 #endif /* BROKER_EXECUTOR_QUEUE_H */

@@ -31,7 +31,6 @@ static void later_mem_kind(struct inf_submission *sub) { sub->mem_kind = INF_MEM
 static void bad_flags(struct inf_submission *sub) { sub->flags |= 1u << 31; }
 static void bad_reserved(struct inf_submission *sub) { sub->priority = 99; }
 static void bad_timeline(struct inf_submission *sub) { sub->timeline = 1; }
-static void bad_generation(struct inf_submission *sub) { sub->generation = 5; }
 static void bad_twin(struct inf_submission *sub)
 {
 	sub->mem_kind = INF_MEM_DEVICE;
@@ -134,7 +133,6 @@ static const struct row rows[] = {
 	SUB(MEM_KIND_UNKNOWN, bad_mem_kind),
 	SUB(FLAGS, bad_flags),
 	SUB(RESERVED, bad_reserved),
-	SUB(GENERATION, bad_generation),
 	EXT(EXT_RESERVED, ext_reserved),
 	SUB(MEM_KIND, later_mem_kind),
 	SUB(TIMELINE, bad_timeline),

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #define OTHER_UID 4242u
+#define USER_SESSIONS 7u
 
 static char directory[64], path[96], stats_path[112], user_path[128];
 static struct config config;
@@ -37,7 +38,7 @@ static void setup(void)
 	snprintf(stats_path, sizeof(stats_path), "%s.stats", path);
 	snprintf(user_path, sizeof(user_path), "%s.%u", stats_path, OTHER_UID);
 	config = (struct config){
-		.socket_path = path, .sessions_max = 2, .jobs_max = 77, .models_path = "/m"
+		.socket_path = path, .sessions_max = 2, .user_sessions_max = USER_SESSIONS, .jobs_max = 77, .models_path = "/m"
 	};
 	broker = (struct broker){
 		.config = &config, .listen_fd = -1, .sessions = sessions, .epoch = 5, .now_ns = 6
@@ -149,7 +150,7 @@ START_TEST(sessions_of_a_user)
 	sessions[1] = session;
 	broker.n_sessions = 1;
 	stats_refresh(&broker);
-	seen = reader_map(user_path, sizeof(*seen));
+	seen = reader_map(user_path, inf_stats_user_bytes(USER_SESSIONS));
 	ck_assert_uint_eq(seen->head.magic, INF_STATS_MAGIC);
 	ck_assert_uint_eq(seen->head.uid, OTHER_UID);
 	ck_assert_uint_eq(seen->n_sessions, 1);
@@ -163,25 +164,30 @@ START_TEST(sessions_of_a_user)
 	ck_assert_uint_eq(seen->sessions[0].output_bytes, 700);
 	ck_assert_uint_eq(seen->sessions[0].request_bytes, 30);
 	ck_assert_uint_eq(seen->sessions[0].device_bytes, 3 * 4096);
+	ck_assert_uint_eq(seen->n_entries, USER_SESSIONS);
+	ck_assert_uint_eq(seen->sessions[0].regions[1].kind, INF_REGION_REQUEST);
+	ck_assert_uint_eq(seen->sessions[0].regions[1].bytes, 30);
+	ck_assert_uint_eq(seen->sessions[0].regions[3].state, 3);
+	ck_assert_uint_eq(seen->sessions[0].regions[4].used, 0);
 	stats_session_del(&broker, session);
 	ck_assert_ptr_nonnull(session->stats); /* a zombie may count on */
 	session->stats->n_errors++;
 	ck_assert_int_lt(access(user_path, F_OK), 0);
 	stats_refresh(&broker);
 	broker.n_sessions = 0;
-	munmap((void *)seen, sizeof(*seen));
+	munmap((void *)seen, inf_stats_user_bytes(USER_SESSIONS));
 }
 END_TEST
 
 START_TEST(more_sessions_than_entries)
 {
-	struct inf_stats_session **entries = calloc(INF_STATS_SESSIONS + 2, sizeof(*entries));
+	struct inf_stats_session **entries = calloc(USER_SESSIONS + 2, sizeof(*entries));
 
 	ck_assert_int_eq(stats_open(&broker), 0);
-	for (uint32_t i = 0; i < INF_STATS_SESSIONS + 2; i++)
+	for (uint32_t i = 0; i < USER_SESSIONS + 2; i++)
 		ck_assert_ptr_nonnull(entries[i] = stats_session_add(&broker, session));
-	ck_assert_ptr_eq(entries[INF_STATS_SESSIONS], entries[INF_STATS_SESSIONS + 1]);
-	for (uint32_t i = 0; i < INF_STATS_SESSIONS + 2; i++) {
+	ck_assert_ptr_eq(entries[USER_SESSIONS], entries[USER_SESSIONS + 1]);
+	for (uint32_t i = 0; i < USER_SESSIONS + 2; i++) {
 		session->stats = entries[i];
 		stats_session_del(&broker, session);
 		stats_session_del(&broker, session); /* twice is once */

@@ -84,8 +84,7 @@ START_TEST(fields)
 	AFTER(priority = UINT16_MAX, RESERVED);
 	AFTER(timeline = 1, TIMELINE);
 	AFTER(timeline = 0x8000, TIMELINE);
-	AFTER(generation = 1, GENERATION);
-	AFTER(generation = UINT32_MAX, GENERATION);
+	AFTER(stamp = UINT32_MAX, OK);
 	AFTER(rows = 0, ROWS);
 	AFTER(rows = 2, LENGTH); /* the length is one row's */
 	AFTER(rows = INF_ROWS_MAX + 1, ROWS);
@@ -124,7 +123,7 @@ START_TEST(device_memory)
 	uint64_t out_bytes = inf_output_bytes(&signature, 1);
 
 	DEVICE_AFTER(rows = 1, OK);
-	DEVICE_AFTER(generation = 1, GENERATION);
+	DEVICE_AFTER(stamp = 1, OK);
 	DEVICE_AFTER(timeline = INF_TIMELINES, OK);
 	DEVICE_AFTER(timeline = INF_TIMELINES + 1, TIMELINE);
 	DEVICE_AFTER(flags = 4, FLAGS);

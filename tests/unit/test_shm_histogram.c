@@ -91,6 +91,32 @@ START_TEST(quantiles)
 }
 END_TEST
 
+START_TEST(coarse)
+{
+	struct inf_coarse_histogram small = { 0 };
+	uint64_t edge_ns = 0;
+
+	ck_assert_uint_eq(inf_coarse_quantile(&small, 0.5), 0);
+	for (uint32_t i = 0; i < INF_COARSE_BUCKETS; i++) {
+		struct inf_coarse_histogram one = { 0 };
+
+		/* The largest of each bucket, and the first one behind that of the bucket before. */
+		inf_coarse_add(&one, inf_coarse_upper_edge(i));
+		inf_coarse_add(&one, i ? edge_ns + 1 : 0);
+		ck_assert_uint_eq(one.buckets[i], 2);
+		ck_assert(i < 2 || inf_coarse_upper_edge(i) - edge_ns <= edge_ns / 4 + 1);
+		edge_ns = inf_coarse_upper_edge(i);
+	}
+	ck_assert_uint_gt(edge_ns, 60000000000u);
+	inf_coarse_add(&small, UINT64_MAX);
+	ck_assert_uint_eq(inf_coarse_quantile(&small, 0.5), edge_ns);
+	for (int i = 0; i < 99; i++)
+		inf_coarse_add(&small, 5000);
+	ck_assert(inf_coarse_quantile(&small, 0.99) >= 5000 && inf_coarse_quantile(&small, 0.99) < 6250);
+	ck_assert_uint_eq(inf_coarse_quantile(&small, 1), edge_ns);
+}
+END_TEST
+
 START_TEST(statuses)
 {
 	const char *name = inf_shm_status_name((uint32_t)_i);
@@ -132,6 +158,7 @@ Suite *suite_shm_histogram(void)
 	tcase_add_test(tcase, every_bucket_once);
 	tcase_add_test(tcase, past_the_end);
 	tcase_add_test(tcase, quantiles);
+	tcase_add_test(tcase, coarse);
 	suite_add_tcase(suite, tcase);
 	tcase_add_loop_test(status, statuses, 0, INF_STATUS_N + 3);
 	tcase_add_test(status, maybe_executed);

@@ -136,10 +136,12 @@ static void add_counters(json_t *model, const struct inf_stats_model *counters)
 		{ "queued_rows", offsetof(struct inf_stats_model, queued) },
 		{ "running_rows", offsetof(struct inf_stats_model, in_flight) },
 		{ "requests", offsetof(struct inf_stats_model, n_requests) },
+		{ "errors", offsetof(struct inf_stats_model, n_errors) },
 		{ "rows", offsetof(struct inf_stats_model, n_rows) },
 		{ "batches", offsetof(struct inf_stats_model, n_batches) },
 		{ "device_bytes", offsetof(struct inf_stats_model, device_bytes) },
 	};
+	char name[32];
 
 	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
 		json_object_set_new(model, words[i].name,
@@ -147,8 +149,10 @@ static void add_counters(json_t *model, const struct inf_stats_model *counters)
 					    const uint64_t *)(const void *)((const char *)counters +
 									    words[i].offset))));
 	json_object_set_new(model, "batch_best", json_integer(inf_load32(&counters->batch_best)));
-	json_object_set_new(model, "queue_ns", histogram_json(&counters->queue));
-	json_object_set_new(model, "run_ns", histogram_json(&counters->run));
+	for (unsigned int i = 0; i < INF_STAGES; i++) {
+		snprintf(name, sizeof(name), "%s_ns", inf_stage_name((enum inf_stage)i));
+		json_object_set_new(model, name, histogram_json(&counters->stages[i]));
+	}
 	json_object_set_new(model, "batch_ns", histogram_json(&counters->batch));
 }
 
@@ -216,8 +220,8 @@ static void print_entry(const struct entry *entry)
 		snprintf(requests, sizeof(requests), "%" PRIu64, inf_load64(&counters->n_requests));
 	printf("%-24s %3" PRIu32 " %-8s %10s %12s %19s %19s\n", name_of(entry), version,
 	       state_word(state_of(entry)), batch, requests,
-	       counters ? quantiles(waited, &counters->queue) : "-",
-	       counters ? quantiles(ran, &counters->run) : "-");
+	       counters ? quantiles(waited, &counters->stages[INF_STAGE_QUEUE]) : "-",
+	       counters ? quantiles(ran, &counters->stages[INF_STAGE_RUN]) : "-");
 	if (entry->info && entry->info->state == INF_MODEL_FAILED)
 		printf("  %s\n", entry->info->text);
 	if (entry->info && entry->info->state == INF_MODEL_READY) {

@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #define PLACES_MAX	2
+#define SESSIONS_MAX	1000000u /* no broker has more */
 #define SOCKET_PATH_MAX (sizeof(((struct sockaddr_un *)0)->sun_path) - 1)
 
 /* Where a socket may be, in the library's order. */
@@ -45,8 +46,11 @@ static unsigned int places(const struct options *options, char paths[PLACES_MAX]
 	return n;
 }
 
-/* 0 and the mapping, -EBADMSG for what is none of ours, -EPROTONOSUPPORT for another version's, -errno. */
-static int map_file(const char *path, size_t n_bytes, const void **ret_map)
+/*
+ * 0 and the mapping, -EBADMSG for what is none of ours, -EPROTONOSUPPORT for another version's, -errno. It is as long as its
+ * head says, and at least as long as `bytes_min`.
+ */
+static int map_file(const char *path, size_t bytes_min, const void **ret_map)
 {
 	const struct inf_stats_head *head;
 	struct stat status;
@@ -71,7 +75,7 @@ static int map_file(const char *path, size_t n_bytes, const void **ret_map)
 		r = -EBADMSG;
 	else if (head->version != INF_STATS_VERSION)
 		r = -EPROTONOSUPPORT;
-	else if ((size_t)status.st_size != n_bytes || head->bytes != n_bytes)
+	else if ((size_t)status.st_size < bytes_min || head->bytes != (uint64_t)status.st_size)
 		r = -EBADMSG;
 	if (r)
 		munmap(map, (size_t)status.st_size);
@@ -90,6 +94,10 @@ static int find(const struct options *options, char *ret_path,
 	for (unsigned int i = 0; i < n && r == -ENOENT; i++) {
 		snprintf(file, sizeof(file), "%s.stats", paths[i]);
 		r = map_file(file, sizeof(**ret_stats), (const void **)ret_stats);
+		if (r == 0 && (*ret_stats)->head.bytes != sizeof(**ret_stats)) {
+			munmap((void *)(uintptr_t)*ret_stats, (*ret_stats)->head.bytes);
+			r = -EBADMSG;
+		}
 		snprintf(ret_path, PATH_MAX, "%s", paths[i]);
 	}
 	return r;
@@ -167,6 +175,13 @@ const struct inf_stats_user *stats_open_user(const char *path, int *ret_error)
 	const struct inf_stats_user *stats = NULL;
 
 	*ret_error = map_file(path, sizeof(*stats), (const void **)&stats);
+	if (*ret_error)
+		return NULL;
+	if (stats->n_entries > SESSIONS_MAX || stats->head.bytes != inf_stats_user_bytes(stats->n_entries)) {
+		munmap((void *)(uintptr_t)stats, stats->head.bytes);
+		*ret_error = -EBADMSG;
+		return NULL;
+	}
 	return stats;
 }
 
@@ -174,16 +189,18 @@ const struct inf_stats_user *stats_open_user(const char *path, int *ret_error)
 static void each_of_user(const char *path, void (*each)(void *data, const struct inf_stats_session *entry), void *data)
 {
 	const struct inf_stats_user *user;
+	uint64_t n_entries;
 	int r;
 
 	user = stats_open_user(path, &r);
 	if (!user)
 		return;
-	for (unsigned int i = 0; i < INF_STATS_SESSIONS; i++)
+	n_entries = user->n_entries;
+	for (uint64_t i = 0; i < n_entries; i++)
 		/* Acquire: the rest of the entry was stored before. */
 		if (inf_load32_acquire(&user->sessions[i].used) == 1)
 			each(data, &user->sessions[i]);
-	munmap((void *)(uintptr_t)user, sizeof(*user));
+	munmap((void *)(uintptr_t)user, inf_stats_user_bytes(n_entries));
 }
 
 /*
