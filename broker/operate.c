@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 static bool may_all(const struct session *session)
@@ -102,8 +103,14 @@ static void trace(struct broker *broker, struct session *session, uint32_t cooki
 void operate(struct broker *broker, struct session *session, const union inf_ctl_any *msg)
 {
 	const struct inf_ctl_operate *ask = &msg->operate;
+	char byte;
 
-	strncpy(session->name, "operator", sizeof(session->name) - 1);
+	/* Who has given up, because this broker was stopped, has been told that nothing was done. */
+	if (recv(session->control_fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0) {
+		session_end(broker, session, NULL);
+		return;
+	}
+	memcpy(session->name, "operator", sizeof("operator"));
 	switch (ask->operation) {
 	case INF_OPERATION_DRAIN:
 	case INF_OPERATION_RESUME:

@@ -351,8 +351,9 @@ wait "$BROKER" 2>/dev/null
 killed=$BROKER BROKER=
 says "status of a killed broker" 3 "^broker +gone, pid $killed" "$CTL" status
 json "status -j of a killed broker" 3 "d['state'] == 'gone' and d['pid'] == $killed and d['requests']['OK'] > 20 and d['uptime_ns'] == 0" "$CTL" status -j
-says "models of a killed broker" 3 "no broker at $SOCKET" "$CTL" models
-says "sessions of a killed broker" 3 "the broker at $SOCKET is gone; start infbroker anew" "$CTL" sessions
+says "models of a killed broker, from its file" 3 "^add_sub +1 ready" "$CTL" models
+json "the same for programs" 3 "sum(m['requests'] for m in d['models']) > 20" "$CTL" models -j
+says "sessions of a killed broker" 3 "the broker at $SOCKET is gone: this is how it was; start infbroker anew" "$CTL" sessions
 json "infer -j with a killed broker" 3 "d['exit_status'] == 3 and '$SOCKET' in d['error']" "$CTL" infer -j identity "$X/rows.npy"
 
 # A broker at a path that is no UTF-8.

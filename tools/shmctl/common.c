@@ -56,6 +56,25 @@ uint64_t monotonic_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
+bool parse_duration(const char *text, uint64_t *ret_ns)
+{
+	static const struct {
+		const char *unit;
+		double ns;
+	} units[] = { { "", 1e9 }, { "s", 1e9 }, { "ms", 1e6 }, { "us", 1e3 }, { "ns", 1 }, { "min", 60e9 }, { "h", 3600e9 } };
+	char *end;
+	double value = strtod(text, &end);
+
+	if (end == text || !(value >= 0) || *text == '-' || *text == '+')
+		return false;
+	for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++)
+		if (!strcmp(end, units[i].unit) && value * units[i].ns < 365.0 * 24 * 3600e9) {
+			*ret_ns = (uint64_t)(value * units[i].ns);
+			return true;
+		}
+	return false;
+}
+
 void pause_briefly(void)
 {
 	struct timespec pause = { .tv_nsec = 50000000 };

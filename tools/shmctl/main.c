@@ -9,8 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct command *const commands[] = { &command_status, &command_models,
-						  &command_sessions, &command_devices, &command_infer };
+static const struct command *const commands[] = {
+	&command_status,  &command_models,  &command_sessions, &command_devices, &command_latency, &command_trace,
+	&command_profile, &command_snapshot, &command_infer,   &command_drain,	 &command_resume,  &command_kick,
+};
 #define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))
 
 #define TIMEOUT_DEFAULT_S 30u

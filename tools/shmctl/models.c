@@ -14,6 +14,9 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 static const char *state_word(uint32_t state)
 {
@@ -298,22 +301,41 @@ static void read_file(const struct inf_stats_public *stats, struct listing *list
 	}
 }
 
+/* Does somebody listen there? systemd does for a broker that is gone, and starts another one. */
+static bool answers(const char *path)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	bool r = false;
+
+	if (fd >= 0 && strlen(path) < sizeof(address.sun_path)) {
+		memcpy(address.sun_path, path, strlen(path) + 1);
+		r = connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0 || errno == EAGAIN;
+	}
+	if (fd >= 0)
+		close(fd);
+	return r;
+}
+
 static int run(const struct options *options, int argc, char **argv)
 {
 	const struct inf_stats_public *stats;
 	struct listing listing = { 0 };
 	char path[PATH_MAX];
-	int r = EXIT_OK;
+	int r = EXIT_OK, status = EXIT_OK;
+	enum life life;
 
 	if (argc > 1)
 		return fail(options, EXIT_USAGE, "%s: models takes no argument", argv[1]);
 	if (options->json)
 		listing.json = json_array();
 	stats = stats_find(options, path);
-	if (stats && stats_life(&stats->head) == LIFE_STOPPED) {
-		fprintf(stderr, "the broker is stopped: this is from its statistics, which know no "
-				"inputs and outputs\n");
+	life = stats ? stats_life(&stats->head) : LIFE_GONE;
+	if (stats && (life == LIFE_STOPPED || life == LIFE_SNAPSHOT || (life == LIFE_GONE && !answers(path)))) {
+		fprintf(stderr, "the broker is %s: this is from its statistics, which know no "
+				"inputs and outputs\n", life_word(life));
 		read_file(stats, &listing);
+		status = life == LIFE_GONE ? EXIT_NOT_RUNNING : EXIT_OK;
 	} else {
 		r = ask(options, &listing);
 	}
@@ -321,12 +343,14 @@ static int run(const struct options *options, int argc, char **argv)
 		json_decref(listing.json);
 		return r;
 	}
-	if (options->json)
-		return print_json(options, "models", json_pack("{s:o}", "models", listing.json));
+	if (options->json) {
+		r = print_json(options, "models", json_pack("{s:o}", "models", listing.json));
+		return r == EXIT_OK ? status : r;
+	}
 	if (!listing.n_shown)
 		puts("no models; infbroker --models DIR serves those in DIR, --builtin the test "
 		     "models");
-	return EXIT_OK;
+	return status;
 }
 
 const struct command command_models = {

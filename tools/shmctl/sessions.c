@@ -27,7 +27,7 @@ static void show(void *data, const struct inf_stats_session *entry)
 	struct listing *listing = data;
 	char name[sizeof(entry->name) + 1], word[WORD_BYTES], in[WORD_BYTES], out[WORD_BYTES],
 		up[WORD_BYTES], device[WORD_BYTES], column[WORD_BYTES + 2];
-	uint64_t now_ns = monotonic_ns();
+	uint64_t now_ns = stats_now_ns();
 
 	snprintf(name, sizeof(name), "%.*s", (int)strnlen(entry->name, sizeof(entry->name)),
 		 entry->name);
@@ -69,33 +69,35 @@ static int run(const struct options *options, int argc, char **argv)
 	struct listing listing = { 0 };
 	char path[PATH_MAX];
 	uint64_t n_all, n_hidden;
-	int r;
+	int r, status = EXIT_OK;
 
 	if (argc > 1)
 		return fail(options, EXIT_USAGE, "%s: sessions takes no argument", argv[1]);
 	stats = stats_open(options, path, &r);
 	if (!stats)
 		return r;
-	if (stats_life(&stats->head) == LIFE_GONE)
-		return fail(options, EXIT_NOT_RUNNING,
-			    "the broker at %s is gone; start infbroker anew", path);
+	if (stats_life(&stats->head) == LIFE_GONE) {
+		fprintf(stderr, "the broker at %s is gone: this is how it was; start infbroker anew\n", path);
+		status = EXIT_NOT_RUNNING;
+	}
 	if (options->json)
 		listing.json = json_array();
 	listing.has_device = stats_has_device(stats);
 	n_all = inf_load64(&stats->n_sessions);
 	stats_each_session(path, show, &listing);
 	n_hidden = n_all > listing.n_shown ? n_all - listing.n_shown : 0;
-	if (options->json)
-		return print_json(options, "sessions",
-				  json_pack("{s:o, s:I}", "sessions", listing.json, "not_shown",
-					    (json_int_t)n_hidden));
+	if (options->json) {
+		r = print_json(options, "sessions",
+			       json_pack("{s:o, s:I}", "sessions", listing.json, "not_shown", (json_int_t)n_hidden));
+		return r == EXIT_OK ? status : r;
+	}
 	if (!listing.n_shown)
 		puts(n_hidden ? "no sessions of yours" : "no sessions");
 	if (n_hidden)
 		fprintf(stderr,
 			"%" PRIu64 " of other users; ask as the broker's user, or as root\n",
 			n_hidden);
-	return EXIT_OK;
+	return status;
 }
 
 const struct command command_sessions = {

@@ -38,7 +38,8 @@ struct command {
 	int (*run)(const struct options *options, int argc, char **argv);
 };
 
-extern const struct command command_status, command_models, command_sessions, command_devices, command_infer;
+extern const struct command command_status, command_models, command_sessions, command_devices, command_infer, command_latency,
+	command_trace, command_profile, command_snapshot, command_drain, command_resume, command_kick;
 
 /* Says what failed and what to do next; returns `status`. */
 int fail(const struct options *options, enum exit_status status, const char *format, ...)
@@ -55,6 +56,8 @@ struct inf_client *connect_broker(const struct options *options, int *ret_status
 /* CLOCK_MONOTONIC, ns, and the moment --timeout ends (INF_FOREVER: none). */
 uint64_t monotonic_ns(void);
 uint64_t timeout_ns(const struct options *options);
+/* "5ms", "200us", "1.5s", "30" (seconds) in ns. False for what is none, or longer than a year. */
+bool parse_duration(const char *text, uint64_t *ret_ns);
 /* Between two tries of what will be there soon. */
 void pause_briefly(void);
 

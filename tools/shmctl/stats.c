@@ -84,6 +84,26 @@ static int map_file(const char *path, size_t bytes_min, const void **ret_map)
 	return r;
 }
 
+/* When the files were copied; 0 = they are the broker's own. */
+static uint64_t snapshot_ns;
+
+static void look_for_snapshot(const char *socket_path)
+{
+	char folder[PATH_MAX], path[2 * PATH_MAX];
+	json_t *snapshot;
+
+	snprintf(folder, sizeof(folder), "%s", socket_path);
+	snprintf(path, sizeof(path), "%s/" SNAPSHOT_NAME, dirname(folder));
+	snapshot = json_load_file(path, 0, NULL);
+	snapshot_ns = (uint64_t)json_integer_value(json_object_get(snapshot, "monotonic_ns"));
+	json_decref(snapshot);
+}
+
+uint64_t stats_now_ns(void)
+{
+	return snapshot_ns ? snapshot_ns : monotonic_ns();
+}
+
 static int find(const struct options *options, char *ret_path,
 		const struct inf_stats_public **ret_stats)
 {
@@ -100,6 +120,8 @@ static int find(const struct options *options, char *ret_path,
 		}
 		snprintf(ret_path, PATH_MAX, "%s", paths[i]);
 	}
+	if (r == 0)
+		look_for_snapshot(ret_path);
 	return r;
 }
 
@@ -185,9 +207,15 @@ const struct inf_stats_user *stats_open_user(const char *path, int *ret_error)
 	return stats;
 }
 
+struct each_session {
+	void (*each)(void *data, const struct inf_stats_session *entry);
+	void *data;
+};
+
 /* All sessions of one user. Where the file is not for us, or not there, that is none. */
-static void each_of_user(const char *path, void (*each)(void *data, const struct inf_stats_session *entry), void *data)
+static void each_of_user(void *data, const char *path)
 {
+	const struct each_session *with = data;
 	const struct inf_stats_user *user;
 	uint64_t n_entries;
 	int r;
@@ -199,15 +227,12 @@ static void each_of_user(const char *path, void (*each)(void *data, const struct
 	for (uint64_t i = 0; i < n_entries; i++)
 		/* Acquire: the rest of the entry was stored before. */
 		if (inf_load32_acquire(&user->sessions[i].used) == 1)
-			each(data, &user->sessions[i]);
+			with->each(with->data, &user->sessions[i]);
 	munmap((void *)(uintptr_t)user, inf_stats_user_bytes(n_entries));
 }
 
-/*
- * Where the folder cannot be listed the user's own file is still known by name. A file that is just being made has no magic
- * yet, and is refused like any other.
- */
-void stats_each_session(const char *socket_path, void (*each)(void *data, const struct inf_stats_session *entry), void *data)
+/* Where the folder cannot be listed the user's own file is still known by name. */
+void stats_each_file(const char *socket_path, void (*each)(void *data, const char *path), void *data)
 {
 	char path[2 * PATH_MAX], folder[PATH_MAX], prefix[PATH_MAX + 8];
 	const char *slash = strrchr(socket_path, '/');
@@ -218,7 +243,7 @@ void stats_each_session(const char *socket_path, void (*each)(void *data, const 
 	dir = opendir(dirname(folder));
 	if (!dir) {
 		snprintf(path, sizeof(path), "%s.stats.%u", socket_path, (unsigned int)geteuid());
-		each_of_user(path, each, data);
+		each(data, path);
 		return;
 	}
 	snprintf(prefix, sizeof(prefix), "%s.stats.", slash ? slash + 1 : socket_path);
@@ -226,9 +251,17 @@ void stats_each_session(const char *socket_path, void (*each)(void *data, const 
 		if (strncmp(entry->d_name, prefix, strlen(prefix)) != 0)
 			continue;
 		snprintf(path, sizeof(path), "%s/%s", folder, entry->d_name);
-		each_of_user(path, each, data);
+		each(data, path);
 	}
 	closedir(dir);
+}
+
+/* A file that is just being made has no magic yet, and is refused like any other. */
+void stats_each_session(const char *socket_path, void (*each)(void *data, const struct inf_stats_session *entry), void *data)
+{
+	struct each_session with = { each, data };
+
+	stats_each_file(socket_path, each_of_user, &with);
 }
 
 bool stats_has_device(const struct inf_stats_public *stats)
@@ -241,6 +274,8 @@ enum life stats_life(const struct inf_stats_head *head)
 	uint64_t ticks;
 	char state;
 
+	if (snapshot_ns)
+		return LIFE_SNAPSHOT;
 	if (head->pid == 0 || head->pid > INT_MAX ||
 	    (kill((pid_t)head->pid, 0) < 0 && errno == ESRCH))
 		return LIFE_GONE;
@@ -254,7 +289,8 @@ enum life stats_life(const struct inf_stats_head *head)
 const char *life_word(enum life life)
 {
 	static const char *const words[] = {
-		[LIFE_RUNNING] = "running", [LIFE_STOPPED] = "stopped", [LIFE_GONE] = "gone"
+		[LIFE_RUNNING] = "running", [LIFE_STOPPED] = "stopped", [LIFE_GONE] = "gone",
+		[LIFE_SNAPSHOT] = "snapshot",
 	};
 
 	return words[life];

@@ -14,6 +14,7 @@ enum life {
 	LIFE_RUNNING,
 	LIFE_STOPPED, /* SIGSTOP, or a debugger */
 	LIFE_GONE,
+	LIFE_SNAPSHOT, /* the files are copies: snapshot.c */
 };
 
 /*
@@ -36,6 +37,14 @@ bool stats_has_device(const struct inf_stats_public *stats);
 
 /* SOCKET.stats.UID. NULL with *ret_error a negative errno: -EACCES another user's, -EBADMSG no such file's content. */
 const struct inf_stats_user *stats_open_user(const char *path, int *ret_error);
+
+/* The same for the files' names. The own one of this user is tried where the folder cannot be listed. */
+void stats_each_file(const char *socket_path, void (*each)(void *data, const char *path), void *data);
+
+/* CLOCK_MONOTONIC, ns: when the files that were opened last were true. Now, unless they are a snapshot. */
+uint64_t stats_now_ns(void);
+/* What a snapshot keeps beside the files: SNAPSHOT_NAME in their folder. */
+#define SNAPSHOT_NAME "snapshot.json"
 
 enum life stats_life(const struct inf_stats_head *head);
 const char *life_word(enum life life);

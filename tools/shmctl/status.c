@@ -21,6 +21,13 @@ static const char *executor_word(uint32_t state)
 	return state < sizeof(words) / sizeof(words[0]) ? words[state] : "?";
 }
 
+static const char *draining_word(uint32_t draining)
+{
+	if (draining == INF_STATS_DRAINS)
+		return ", drains: new requests are refused until shmctl resume";
+	return draining ? ", ends when nothing is in flight" : "";
+}
+
 /* Limits are bytes where their name says so: the file has no units. */
 static bool is_bytes(const char *limit_name)
 {
@@ -70,8 +77,8 @@ static int print_as_json(const struct options *options, const struct inf_stats_p
 			"state", life_word(life), "socket", json_text(path), "pid", (int)stats->head.pid,
 			"version", json_text(STRING(text, stats->version_text)), "loop",
 			json_string(stats->loop[0] == 'e' ? "epoll" : "io_uring"), "uptime_ns",
-			(json_int_t)(life == LIFE_GONE ? 0 : monotonic_ns() - stats->head.start_ns),
-			"draining", inf_load32(&stats->draining) != 0, "wake_ns", (int)stats->wake_ns,
+			(json_int_t)(life == LIFE_GONE ? 0 : stats_now_ns() - stats->head.start_ns),
+			"draining", inf_load32(&stats->draining) != INF_STATS_SERVES, "wake_ns", (int)stats->wake_ns,
 			"spin_ns", (int)stats->spin_ns,
 			/* executor */
 			"executor", "state", executor_word(inf_load32(&stats->executor_state)),
@@ -138,11 +145,11 @@ static void print_for_people(const struct inf_stats_public *stats, enum life lif
 	unsigned int n_models[INF_MODEL_FAILED + 1] = { 0 };
 
 	count_models(stats, n_models);
-	word_time(up, monotonic_ns() - stats->head.start_ns);
+	word_time(up, stats_now_ns() - stats->head.start_ns);
 	printf("broker    %s, pid %" PRIu32 ", version %s, loop %s%s%s%s\n", life_word(life),
 	       stats->head.pid, word_name(name, STRING(text, stats->version_text)),
 	       stats->loop[0] == 'e' ? "epoll" : "io_uring", life == LIFE_GONE ? "" : ", up ",
-	       life == LIFE_GONE ? "" : up, inf_load32(&stats->draining) ? ", draining" : "");
+	       life == LIFE_GONE ? "" : up, draining_word(inf_load32(&stats->draining)));
 	printf("socket    %s\n", path);
 	if (stats->models_path[0])
 		printf("models    %s: ", STRING(text, stats->models_path));
@@ -191,7 +198,7 @@ static int run(const struct options *options, int argc, char **argv)
 		return r;
 	if (life == LIFE_GONE)
 		return EXIT_NOT_RUNNING;
-	return life == LIFE_RUNNING &&
+	return (life == LIFE_RUNNING || life == LIFE_SNAPSHOT) &&
 			       inf_load32(&stats->executor_state) != INF_STATS_EXECUTOR_FAILED
 		       ? EXIT_OK
 		       : EXIT_UNHEALTHY;

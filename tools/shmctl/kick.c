@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* kick.c - `shmctl kick SESSION`: ends one client's connection. */
+#define _GNU_SOURCE 1
+#include "shm/control.h"
+#include "tools/shmctl/operator.h"
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static bool parse_session(const char *text, uint32_t *ret_session)
+{
+	char *end;
+	unsigned long value = strtoul(text, &end, 10);
+
+	if (end == text || *end || *text == '-' || *text == '+' || value > UINT32_MAX)
+		return false;
+	*ret_session = (uint32_t)value;
+	return true;
+}
+
+static int run(const struct options *options, int argc, char **argv)
+{
+	char question[128];
+	uint32_t session = 0, in_flight;
+	bool yes = false, named = false;
+	int r;
+
+	for (int i = 1; i < argc; i++) {
+		if (!strcmp(argv[i], "--yes"))
+			yes = true;
+		else if (named || !parse_session(argv[i], &session))
+			return fail(options, EXIT_USAGE, "%s: that is no session; shmctl sessions lists them", argv[i]);
+		else
+			named = true;
+	}
+	if (!named)
+		return fail(options, EXIT_USAGE, "which session? shmctl sessions lists them");
+	snprintf(question, sizeof(question), "Session %" PRIu32 " ends, its requests are lost. Go on?", session);
+	r = confirm(options, yes, question);
+	if (r == EXIT_OK)
+		r = operate(options, INF_OPERATION_KICK, session, &in_flight);
+	if (r != EXIT_OK)
+		return r;
+	if (options->json)
+		return print_json(options, "kick", json_pack("{s:I}", "session", (json_int_t)session));
+	printf("session %" PRIu32 " has ended\n", session);
+	return EXIT_OK;
+}
+
+const struct command command_kick = {
+	.name = "kick",
+	.summary = "end a session",
+	.usage = "Usage: shmctl kick SESSION [--yes] [-j]\n"
+		 "Ends that session, as if it had broken the protocol: its client gets BROKER_LOST, and may connect anew. Sessions of\n"
+		 "your own; for root and the broker's user all. Asks on a terminal, wants --yes elsewhere.\n",
+	.run = run,
+};

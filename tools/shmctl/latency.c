@@ -1,0 +1,390 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * latency.c - `shmctl latency`: where the time of requests goes, from the histograms in the statistics file.
+ *
+ * They count from the broker's start; what lies between two looks is their difference. Needs no answer from the broker.
+ */
+#define _GNU_SOURCE 1
+#include "shm/atomics.h"
+#include "tools/shmctl/stats.h"
+#include <inttypes.h>
+#include <langinfo.h>
+#include <limits.h>
+#include <locale.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define PLOT_COLUMNS	    28u /* 4 for each power of ten */
+#define PLOT_FIRST_NS	    1000.0
+#define PLOT_PER_DECADE	    4.0
+#define HISTORY_DEFAULT_NS  1000000000u
+
+struct view {
+	const char *model; /* NULL = all that were asked for something */
+	uint64_t window_ns; /* 0 = since the broker's start */
+	uint64_t history_ns; /* 0 = once */
+	uint64_t n_max;	     /* lines of history; 0 = no end */
+	bool dist;
+};
+
+/* One look at a model. */
+struct look {
+	uint64_t at_ns;
+	struct inf_histogram stages[INF_STAGES];
+	struct inf_histogram batch;
+};
+
+static volatile sig_atomic_t interrupted; /* set by on_signal() alone */
+
+static void on_signal(int signal)
+{
+	(void)signal;
+	interrupted = 1;
+}
+
+static void copy(struct inf_histogram *to, const struct inf_histogram *from)
+{
+	to->n = inf_load64(&from->n);
+	to->sum_ns = inf_load64(&from->sum_ns);
+	to->max_ns = inf_load64(&from->max_ns);
+	for (uint32_t i = 0; i < INF_HISTOGRAM_BUCKETS; i++)
+		to->buckets[i] = inf_load64(&from->buckets[i]);
+}
+
+/* What came between two looks. Of its largest value only the bucket is known. */
+static void subtract(struct inf_histogram *later, const struct inf_histogram *earlier)
+{
+	uint64_t max_ns = 0;
+
+	later->n -= earlier->n;
+	later->sum_ns -= earlier->sum_ns;
+	for (uint32_t i = 0; i < INF_HISTOGRAM_BUCKETS; i++) {
+		later->buckets[i] -= earlier->buckets[i];
+		if (later->buckets[i])
+			max_ns = inf_histogram_upper_edge(i);
+	}
+	if (max_ns < later->max_ns)
+		later->max_ns = max_ns;
+}
+
+static void look_at(struct look *look, const struct inf_stats_model *model)
+{
+	look->at_ns = monotonic_ns();
+	for (unsigned int i = 0; i < INF_STAGES; i++)
+		copy(&look->stages[i], &model->stages[i]);
+	copy(&look->batch, &model->batch);
+}
+
+static void look_since(struct look *later, const struct look *earlier)
+{
+	for (unsigned int i = 0; i < INF_STAGES; i++)
+		subtract(&later->stages[i], &earlier->stages[i]);
+	subtract(&later->batch, &earlier->batch);
+}
+
+/* Sleeps, or is interrupted. */
+static void sleep_ns(uint64_t ns)
+{
+	struct timespec pause = { .tv_sec = (time_t)(ns / 1000000000u), .tv_nsec = (long)(ns % 1000000000u) };
+
+	if (!interrupted)
+		nanosleep(&pause, NULL);
+}
+
+/* --- what is printed --- */
+
+static json_t *histogram_json(const struct inf_histogram *histogram)
+{
+	static const struct {
+		const char *name;
+		double q;
+	} quantiles[] = { { "p50_ns", 0.5 }, { "p90_ns", 0.9 }, { "p99_ns", 0.99 }, { "p999_ns", 0.999 } };
+	json_t *object = json_pack("{s:I, s:I, s:I}", "n", (json_int_t)histogram->n, "sum_ns", (json_int_t)histogram->sum_ns,
+				   "max_ns", (json_int_t)histogram->max_ns),
+	       *buckets = json_array();
+
+	for (size_t i = 0; i < sizeof(quantiles) / sizeof(quantiles[0]); i++)
+		json_object_set_new(object, quantiles[i].name,
+				    json_integer((json_int_t)inf_histogram_quantile(histogram, quantiles[i].q)));
+	for (uint32_t i = 0; i < INF_HISTOGRAM_BUCKETS; i++)
+		if (histogram->buckets[i])
+			json_array_append_new(buckets, json_pack("[I, I]", (json_int_t)inf_histogram_upper_edge(i),
+								 (json_int_t)histogram->buckets[i]));
+	json_object_set_new(object, "buckets", buckets);
+	return object;
+}
+
+static json_t *look_json(const struct inf_stats_model *model, const struct look *look)
+{
+	json_t *stages = json_object();
+
+	for (unsigned int i = 0; i < INF_STAGES; i++)
+		json_object_set_new(stages, inf_stage_name((enum inf_stage)i), histogram_json(&look->stages[i]));
+	json_object_set_new(stages, "batch", histogram_json(&look->batch));
+	return json_pack("{s:o, s:I, s:o}", "name", json_text(model->name), "version",
+			 (json_int_t)inf_load32(&model->model_version), "stages", stages);
+}
+
+/* Which column of the plot a bucket belongs to: by its upper edge. */
+static unsigned int column_of(uint64_t edge_ns)
+{
+	double ratio = (double)edge_ns / PLOT_FIRST_NS, step = 1;
+	unsigned int column = 0;
+
+	/* 10^(1/4), once for each column. */
+	for (; column + 1 < PLOT_COLUMNS && ratio > step; column++)
+		step *= 1.7782794100389228;
+	return column;
+}
+
+static bool is_utf8(void)
+{
+	setlocale(LC_CTYPE, "");
+	return !strcmp(nl_langinfo(CODESET), "UTF-8");
+}
+
+static void print_plot(const struct inf_histogram *histogram)
+{
+	static const char *const blocks[] = { " ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█" };
+	static const char *const ascii[] = { " ", ".", ":", "-", "=", "+", "*", "%", "#" };
+	const char *const *marks = is_utf8() ? blocks : ascii;
+	uint64_t columns[PLOT_COLUMNS] = { 0 }, most = 0;
+
+	for (uint32_t i = 0; i < INF_HISTOGRAM_BUCKETS; i++)
+		columns[column_of(inf_histogram_upper_edge(i))] += histogram->buckets[i];
+	for (unsigned int i = 0; i < PLOT_COLUMNS; i++)
+		most = columns[i] > most ? columns[i] : most;
+	for (unsigned int i = 0; i < PLOT_COLUMNS; i++)
+		fputs(marks[columns[i] ? 1 + columns[i] * 7 / most : 0], stdout);
+}
+
+static void print_stage(const char *name, const struct inf_histogram *histogram, bool dist)
+{
+	char p50[WORD_BYTES], p99[WORD_BYTES], p999[WORD_BYTES], max[WORD_BYTES];
+
+	if (!histogram->n) {
+		printf("%-7s %10s\n", name, "-");
+		return;
+	}
+	word_time(p50, inf_histogram_quantile(histogram, 0.5));
+	word_time(p99, inf_histogram_quantile(histogram, 0.99));
+	word_time(p999, inf_histogram_quantile(histogram, 0.999));
+	word_time(max, histogram->max_ns);
+	/* With a plot there is room for three figures in 80 columns. */
+	if (dist)
+		printf("%-7s %10" PRIu64 " %8s %8s %8s |", name, histogram->n, p50, p99, max);
+	else
+		printf("%-7s %10" PRIu64 " %9s %9s %9s %9s", name, histogram->n, p50, p99, p999, max);
+	if (dist)
+		print_plot(histogram);
+	puts(dist ? "|" : "");
+}
+
+static void print_look(const struct view *view, const struct inf_stats_model *model, const struct look *look)
+{
+	char name[WORD_BYTES], word[WORD_BYTES];
+
+	printf("%s:%" PRIu32 "  %s%s, %" PRIu64 " requests\n", word_name(name, model->name), inf_load32(&model->model_version),
+	       view->window_ns ? "the last " : "since the broker started", view->window_ns ? word_time(word, view->window_ns) : "",
+	       look->stages[INF_STAGE_SERVED].n);
+	if (view->dist)
+		printf("%-7s %10s %8s %8s %8s |%s|\n", "STAGE", "COUNTED", "P50", "P99", "MAX", "1us 10us.1ms1ms 10ms.1s 1s  ");
+	else
+		printf("%-7s %10s %9s %9s %9s %9s\n", "STAGE", "COUNTED", "P50", "P99", "P99.9", "MAX");
+	for (unsigned int i = 0; i < INF_STAGES; i++)
+		print_stage(inf_stage_name((enum inf_stage)i), &look->stages[i], view->dist);
+	print_stage("batch", &look->batch, view->dist);
+}
+
+/* --- once, or again and again --- */
+
+static bool is_shown(const struct view *view, const struct inf_stats_model *model)
+{
+	char name[INF_NAME_BYTES + 1];
+
+	snprintf(name, sizeof(name), "%.*s", INF_NAME_BYTES, model->name);
+	if (!name[0])
+		return false;
+	return view->model ? !strcmp(view->model, name) : inf_load64(&model->n_requests) > 0;
+}
+
+static int no_model(const struct options *options, const struct view *view)
+{
+	if (view->model)
+		return fail(options, EXIT_UNHEALTHY, "no model %s; shmctl models lists them", view->model);
+	if (options->json)
+		return EXIT_OK;
+	puts("no requests yet");
+	return EXIT_OK;
+}
+
+static int show_once(const struct options *options, const struct view *view, const struct inf_stats_public *stats)
+{
+	struct look *earlier = calloc(INF_STATS_MODELS + 1, sizeof(*earlier)), *now = earlier + INF_STATS_MODELS;
+	json_t *models = json_array();
+	unsigned int n = 0;
+	int r = EXIT_OK;
+
+	if (!earlier || !models) {
+		free(earlier);
+		return fail(options, EXIT_UNHEALTHY, "out of memory");
+	}
+	if (view->window_ns) {
+		for (unsigned int i = 0; i < INF_STATS_MODELS; i++)
+			look_at(&earlier[i], &stats->models[i]);
+		sleep_ns(view->window_ns);
+	}
+	for (unsigned int i = 0; i < INF_STATS_MODELS; i++) {
+		const struct inf_stats_model *model = &stats->models[i];
+
+		if (!is_shown(view, model))
+			continue;
+		look_at(now, model);
+		look_since(now, &earlier[i]);
+		if (options->json)
+			json_array_append_new(models, look_json(model, now));
+		else
+			printf("%s", n ? "\n" : "");
+		if (!options->json)
+			print_look(view, model, now);
+		n++;
+	}
+	if (!n)
+		r = no_model(options, view);
+	if (options->json && r == EXIT_OK)
+		r = print_json(options, "latency", json_pack("{s:I, s:O}", "window_ns", (json_int_t)view->window_ns, "models", models));
+	json_decref(models);
+	free(earlier);
+	return r;
+}
+
+static void print_history_line(const struct options *options, const struct inf_stats_model *model, const struct look *look,
+			       uint64_t took_ns)
+{
+	const struct inf_histogram *served = &look->stages[INF_STAGE_SERVED];
+	char name[WORD_BYTES], p50[WORD_BYTES], p99[WORD_BYTES], max[WORD_BYTES];
+	double rate = (double)served->n * 1e9 / (double)took_ns;
+
+	if (options->json) {
+		json_t *line = json_pack("{s:s, s:o, s:I, s:I, s:I, s:I, s:I}", "schema", "infbroker.latency-history/1", "name",
+					 json_text(model->name), "interval_ns", (json_int_t)took_ns, "requests",
+					 (json_int_t)served->n, "p50_ns", (json_int_t)inf_histogram_quantile(served, 0.5),
+					 "p99_ns", (json_int_t)inf_histogram_quantile(served, 0.99), "max_ns",
+					 (json_int_t)served->max_ns);
+
+		json_dumpf(line, stdout, JSON_COMPACT);
+		json_decref(line);
+		putchar('\n');
+		return;
+	}
+	if (!served->n)
+		printf("%-20s %10.0f %9s %9s %9s\n", word_name(name, model->name), 0.0, "-", "-", "-");
+	else
+		printf("%-20s %10.0f %9s %9s %9s\n", word_name(name, model->name), rate,
+		       word_time(p50, inf_histogram_quantile(served, 0.5)), word_time(p99, inf_histogram_quantile(served, 0.99)),
+		       word_time(max, served->max_ns));
+}
+
+static int show_history(const struct options *options, const struct view *view, const struct inf_stats_public *stats)
+{
+	struct look *earlier = calloc(INF_STATS_MODELS + 1, sizeof(*earlier)), *now = earlier + INF_STATS_MODELS, whole;
+	int r = EXIT_OK;
+
+	if (!earlier)
+		return fail(options, EXIT_UNHEALTHY, "out of memory");
+	if (!options->json)
+		printf("%-20s %10s %9s %9s %9s\n", "MODEL", "REQ/S", "P50", "P99", "MAX");
+	for (unsigned int i = 0; i < INF_STATS_MODELS; i++)
+		look_at(&earlier[i], &stats->models[i]);
+	for (uint64_t n = 0; !interrupted && (!view->n_max || n < view->n_max); n++) {
+		fflush(stdout);
+		if (ferror(stdout))
+			break;
+		sleep_ns(view->history_ns);
+		for (unsigned int i = 0; i < INF_STATS_MODELS && !interrupted; i++) {
+			if (!is_shown(view, &stats->models[i]))
+				continue;
+			look_at(now, &stats->models[i]);
+			whole = *now;
+			look_since(now, &earlier[i]);
+			print_history_line(options, &stats->models[i], now, whole.at_ns - earlier[i].at_ns);
+			earlier[i] = whole;
+		}
+		if (stats_life(&stats->head) == LIFE_GONE) {
+			r = fail(options, EXIT_NOT_RUNNING, "the broker is gone; start infbroker anew");
+			break;
+		}
+	}
+	free(earlier);
+	return r;
+}
+
+static int take_count(const char *text, uint64_t *ret_n)
+{
+	char *end;
+	unsigned long long value = strtoull(text, &end, 10);
+
+	if (end == text || *end || *text == '-' || !value)
+		return -1;
+	*ret_n = value;
+	return 0;
+}
+
+static int parse(const struct options *options, struct view *view, int argc, char **argv)
+{
+	for (int i = 1; i < argc; i++) {
+		const char *word = argv[i], *value = i + 1 < argc ? argv[i + 1] : "";
+
+		if (!strcmp(word, "--dist"))
+			view->dist = true;
+		else if (!strcmp(word, "--history"))
+			view->history_ns = HISTORY_DEFAULT_NS;
+		else if (!strncmp(word, "--history=", 10) && parse_duration(word + 10, &view->history_ns) && view->history_ns)
+			continue;
+		else if (!strcmp(word, "-d") && parse_duration(value, &view->window_ns) && view->window_ns)
+			i++;
+		else if (!strcmp(word, "-n") && !take_count(value, &view->n_max))
+			i++;
+		else if (word[0] == '-' || view->model)
+			return fail(options, EXIT_USAGE, "%s%s%s: what is that? Try shmctl latency --help", word, *value ? " " : "", value);
+		else
+			view->model = word;
+	}
+	return EXIT_OK;
+}
+
+static int run(const struct options *options, int argc, char **argv)
+{
+	const struct inf_stats_public *stats;
+	struct sigaction action = { .sa_handler = on_signal };
+	struct view view = { 0 };
+	char path[PATH_MAX];
+	int r = parse(options, &view, argc, argv);
+
+	if (r)
+		return r;
+	stats = stats_open(options, path, &r);
+	if (!stats)
+		return r;
+	sigaction(SIGINT, &action, NULL);
+	sigaction(SIGTERM, &action, NULL);
+	return view.history_ns ? show_history(options, &view, stats) : show_once(options, &view, stats);
+}
+
+const struct command command_latency = {
+	.name = "latency",
+	.summary = "where the time of requests goes: a histogram for each stage",
+	.usage = "Usage: shmctl latency [MODEL] [-d TIME] [--dist] [--history[=TIME]] [-n N] [-j]\n"
+		 "For each model that was asked for something: how long its requests spent in each stage, since the broker started, or\n"
+		 "in the TIME (5s, 200ms) from now on. --dist draws it, from 1 us to 10 s, four columns for a power of ten. --history\n"
+		 "writes one line each TIME (1s), N of them or until Ctrl-C. Needs no answer from the broker.\n"
+		 "  ring    from its submission until the broker took it, by its client's clock\n"
+		 "  queue   in its model's queue            wait    dispatched, until its instance began\n"
+		 "  run     gathered, run, scattered        post    until the broker had seen its end\n"
+		 "  served  queue to post, of every request; the others of those that came into an empty lane, and of every 16th\n"
+		 "  batch   run, counted once for each batch\n",
+	.run = run,
+};

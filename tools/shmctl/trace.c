@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* trace.c - `shmctl trace`: one line for each request that is answered, with the time of each stage, while it happens. */
+#define _GNU_SOURCE 1
+#include "shm/atomics.h"
+#include "shm/status.h"
+#include "tools/shmctl/operator.h"
+#include "tools/shmctl/stats.h"
+#include <inttypes.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define LOOK_MS 5 /* 16,384 records are 3.3 million requests/s then */
+
+struct filter {
+	const char *model; /* NULL = all */
+	uint32_t pid;	   /* 0 = all */
+	uint32_t session;  /* 0 = all */
+	uint64_t slow_ns;
+	uint64_t n_max, for_ns; /* 0 = no end */
+	bool no_header;
+};
+
+static volatile sig_atomic_t interrupted; /* set by on_signal() alone */
+
+static void on_signal(int signal)
+{
+	(void)signal;
+	interrupted = 1;
+}
+
+static const char *model_name(const struct inf_stats_public *stats, uint16_t model, char name[INF_NAME_BYTES + 1])
+{
+	if (model == INF_TRACE_NONE)
+		return "ping";
+	if (model >= INF_STATS_MODELS)
+		return "?";
+	snprintf(name, INF_NAME_BYTES + 1, "%.*s", INF_NAME_BYTES, stats->models[model].name);
+	return name;
+}
+
+static bool is_wanted(const struct filter *filter, const struct inf_trace_record *record, const char *name)
+{
+	uint64_t total_ns = 0;
+
+	if (filter->model && strcmp(filter->model, name) != 0)
+		return false;
+	if ((filter->pid && filter->pid != record->pid) || (filter->session && filter->session != record->session))
+		return false;
+	trace_stage(record, INF_STAGE_SERVED, &total_ns);
+	return total_ns >= filter->slow_ns;
+}
+
+static int print_as_json(const struct inf_trace_record *record, const char *name)
+{
+	json_t *stages = json_object(), *line;
+	char key[32];
+	uint64_t ns;
+	int r;
+
+	for (unsigned int i = 0; i < INF_STAGES; i++) {
+		snprintf(key, sizeof(key), "%s_ns", i == INF_STAGE_SERVED ? "total" : inf_stage_name((enum inf_stage)i));
+		if (trace_stage(record, (enum inf_stage)i, &ns))
+			json_object_set_new(stages, key, json_integer((json_int_t)ns));
+	}
+	line = json_pack("{s:s, s:I, s:I, s:I, s:i, s:I, s:o, s:I, s:s, s:I, s:o}", "schema", "infbroker.trace/1", "session",
+			 (json_int_t)record->session, "pid", (json_int_t)record->pid, "uid", (json_int_t)record->uid, "lane",
+			 (int)record->lane, "position", (json_int_t)record->pos, "model", json_text(name), "rows",
+			 (json_int_t)record->rows, "status", inf_shm_status_name(record->status), "answered_ns",
+			 (json_int_t)record->answered_ns, "stages", stages);
+	if (record->submitted_ns)
+		json_object_set_new(line, "submitted_ns", json_integer((json_int_t)record->submitted_ns));
+	if (record->instance != INF_TRACE_NONE)
+		json_object_set_new(line, "batch",
+				    json_pack("{s:i, s:I, s:I, s:I}", "instance", (int)record->instance, "position",
+					      (json_int_t)record->batch, "rows", (json_int_t)record->batch_rows, "requests",
+					      (json_int_t)record->batch_parts));
+	r = json_dumpf(line, stdout, JSON_COMPACT);
+	json_decref(line);
+	return r == 0 && putchar('\n') != EOF ? 0 : -1;
+}
+
+static void print_head(void)
+{
+	printf("%-12s %7s %8s %-16s %5s %-11s %9s", "ANSWERED", "SESSION", "PID", "MODEL", "ROWS", "STATUS", "TOTAL");
+	for (unsigned int i = 0; i < INF_STAGE_SERVED; i++) {
+		const char *name = inf_stage_name((enum inf_stage)i);
+		char head[16];
+
+		for (size_t k = 0; k <= strlen(name) && k < sizeof(head); k++)
+			head[k] = (char)(name[k] >= 'a' && name[k] <= 'z' ? name[k] - 'a' + 'A' : name[k]);
+		printf(" %8s", head);
+	}
+	puts("  BATCH");
+}
+
+/* The time of day, of a monotonic one that has just been. */
+static void word_clock(char text[16], uint64_t at_ns)
+{
+	struct timespec now;
+	uint64_t wall_ns;
+	struct tm parts;
+	time_t seconds;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	wall_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec - (monotonic_ns() - at_ns);
+	seconds = (time_t)(wall_ns / 1000000000u);
+	localtime_r(&seconds, &parts);
+	snprintf(text, 16, "%02u:%02u:%02u.%03u", (unsigned int)parts.tm_hour % 24, (unsigned int)parts.tm_min % 60,
+		 (unsigned int)parts.tm_sec % 61, (unsigned int)(wall_ns / 1000000u % 1000u));
+}
+
+static int print_for_people(const struct inf_trace_record *record, const char *name)
+{
+	char clock[16], word[WORD_BYTES];
+	uint64_t ns;
+
+	word_clock(clock, record->answered_ns);
+	printf("%-12s %7" PRIu32 " %8" PRIu32 " %-16.16s %5" PRIu32 " %-11s", clock, record->session, record->pid,
+	       word_name(word, name), record->rows, inf_shm_status_name(record->status));
+	printf(" %9s", trace_stage(record, INF_STAGE_SERVED, &ns) ? word_time(word, ns) : "-");
+	for (unsigned int i = 0; i < INF_STAGE_SERVED; i++)
+		printf(" %8s", trace_stage(record, (enum inf_stage)i, &ns) ? word_time(word, ns) : "-");
+	if (record->instance != INF_TRACE_NONE)
+		printf("  %" PRIu64 " on %u: %" PRIu32 " rows of %" PRIu32, record->batch, record->instance, record->batch_rows,
+		       record->batch_parts);
+	return putchar('\n') == EOF ? -1 : 0;
+}
+
+/* Says what was asked for until there is no more to be said. */
+static int follow(const struct options *options, const struct filter *filter, const struct inf_stats_public *stats,
+		  struct trace *trace)
+{
+	uint64_t n = 0, until_ns = filter->for_ns ? monotonic_ns() + filter->for_ns : INF_FOREVER;
+	struct inf_trace_record record;
+	char name[INF_NAME_BYTES + 1];
+
+	for (;;) {
+		bool is_over = trace_is_over(trace, LOOK_MS);
+
+		while (trace_next(trace, &record)) {
+			const char *model = model_name(stats, record.model, name);
+
+			if (!is_wanted(filter, &record, model))
+				continue;
+			if ((options->json ? print_as_json(&record, model) : print_for_people(&record, model)) < 0)
+				return EXIT_OK; /* run() in main.c says what is wrong with the output */
+			if (++n == filter->n_max)
+				return EXIT_OK;
+		}
+		if (fflush(stdout) != 0)
+			return EXIT_OK;
+		if (interrupted || monotonic_ns() >= until_ns)
+			return EXIT_OK;
+		if (is_over)
+			return fail(options, EXIT_NOT_RUNNING, "the broker has ended the trace, or is gone; shmctl status says which");
+	}
+}
+
+static int trace_all(const struct options *options, const struct filter *filter)
+{
+	const struct inf_stats_public *stats;
+	char path[PATH_MAX];
+	struct sigaction action = { .sa_handler = on_signal };
+	struct trace trace;
+	int r;
+
+	stats = stats_open(options, path, &r);
+	if (!stats)
+		return r;
+	r = trace_open(options, &trace);
+	if (r)
+		return r;
+	sigaction(SIGINT, &action, NULL);
+	sigaction(SIGTERM, &action, NULL);
+	if (!options->json && !filter->no_header)
+		print_head();
+	fflush(stdout);
+	r = follow(options, filter, stats, &trace);
+	if (trace.n_lost)
+		fprintf(stderr, "shmctl trace: %" PRIu64 " request(s) went by unseen: they come faster than they can be written\n", trace.n_lost);
+	trace_close(&trace);
+	return r;
+}
+
+static bool parse_number(const char *text, uint64_t max, uint64_t *ret)
+{
+	char *end;
+	unsigned long long value = strtoull(text, &end, 10);
+
+	if (end == text || *end || *text == '-' || *text == '+' || value == 0 || value > max)
+		return false;
+	*ret = value;
+	return true;
+}
+
+/* One option with its value. False where the value is none of it. */
+static bool take_option(struct filter *filter, const char *option, const char *value)
+{
+	uint64_t number = 0;
+
+	if (!strcmp(option, "-m")) {
+		filter->model = value;
+		return true;
+	}
+	if (!strcmp(option, "--slow"))
+		return parse_duration(value, &filter->slow_ns);
+	if (!strcmp(option, "-d"))
+		return parse_duration(value, &filter->for_ns) && filter->for_ns;
+	if (!strcmp(option, "-n"))
+		return parse_number(value, UINT64_MAX, &filter->n_max);
+	if (!parse_number(value, INT32_MAX, &number))
+		return false;
+	if (!strcmp(option, "-p"))
+		filter->pid = (uint32_t)number;
+	else
+		filter->session = (uint32_t)number;
+	return true;
+}
+
+static int run(const struct options *options, int argc, char **argv)
+{
+	static const char *const valued[] = { "-m", "-p", "-s", "-n", "-d", "--slow" };
+	struct filter filter = { 0 };
+
+	for (int i = 1; i < argc; i++) {
+		bool known = false;
+
+		if (!strcmp(argv[i], "--no-header")) {
+			filter.no_header = true;
+			continue;
+		}
+		for (size_t k = 0; k < sizeof(valued) / sizeof(valued[0]); k++)
+			known |= !strcmp(argv[i], valued[k]);
+		if (!known)
+			return fail(options, EXIT_USAGE, "%s: what is that? Try shmctl trace --help", argv[i]);
+		if (i + 1 == argc)
+			return fail(options, EXIT_USAGE, "%s wants a value; try shmctl trace --help", argv[i]);
+		if (!take_option(&filter, argv[i], argv[i + 1]))
+			return fail(options, EXIT_USAGE, "%s %s: that is none; try shmctl trace --help", argv[i], argv[i + 1]);
+		i++;
+	}
+	return trace_all(options, &filter);
+}
+
+const struct command command_trace = {
+	.name = "trace",
+	.summary = "each request as it is answered, with the time of each stage",
+	.usage = "Usage: shmctl trace [-m MODEL] [-p PID] [-s SESSION] [--slow TIME] [-n N] [-d TIME] [--no-header] [-j]\n"
+		 "One line for each request that is answered from now on, until Ctrl-C, N of them, or for a TIME (5s, 200ms):\n"
+		 "your own; for root and the broker's user all. --slow shows only those that took as long.\n"
+		 "  RING    from its submission until the broker took it       (by its client's clock)\n"
+		 "  QUEUE   in its model's queue\n"
+		 "  WAIT    dispatched, but behind another batch, or the instance slept\n"
+		 "  RUN     gathered, run, scattered, with the others of its batch (by the executor's clock)\n"
+		 "  POST    until the broker had seen its end and answered\n"
+		 "TOTAL is their sum. BATCH is position on instance: rows of requests. -j writes one object a line.\n",
+	.run = run,
+};
