@@ -32,6 +32,7 @@ WITH_CUDA ?= auto
 WERROR ?= 1
 SAN ?=
 MUTATE ?= 0
+STATS ?= 1
 
 CC ?= cc
 ifeq ($(origin CC),default)
@@ -93,7 +94,7 @@ ifneq ($(WERROR),0)
 WARN += -Werror
 endif
 
-ALL_CPPFLAGS := -I. -Iinclude $(if $(filter 1,$(MUTATE)),-DINF_MUTATE) $(CPPFLAGS)
+ALL_CPPFLAGS := -I. -Iinclude $(if $(filter 1,$(MUTATE)),-DINF_MUTATE) $(if $(filter 0,$(STATS)),-DINF_NO_STATS) $(CPPFLAGS)
 ALL_CFLAGS := -std=gnu17 $(OPT) -fPIC $(HARDEN) $(WARN) -Wstrict-prototypes -Wmissing-prototypes $(CFLAGS)
 ALL_CXXFLAGS := -std=c++17 $(OPT) -fPIC $(HARDEN) $(WARN) $(CXXFLAGS)
 ALL_LDFLAGS := $(if $(SAN),-fsanitize=$(SAN)) $(LINK_HARDEN) $(LDFLAGS)
@@ -360,6 +361,7 @@ JOBS = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc))
 ASAN := BUILD=$(BUILD)/asan SAN=address,undefined WITH_TORCH=0 WITH_CUDA=0
 TSAN := BUILD=$(BUILD)/tsan SAN=thread WITH_TORCH=0 WITH_CUDA=0
 MUTATED := BUILD=$(BUILD)/mutate MUTATE=1 WITH_TORCH=0 WITH_CUDA=0
+UNCOUNTED := BUILD=$(BUILD)/nostats STATS=0 WITH_TORCH=0 WITH_CUDA=0
 export BUILD CC CXX
 
 .PHONY: deps
@@ -457,6 +459,7 @@ bench: deps ## every figure beside its floor, 10 minutes (B=ring: some rows; QUI
 	@tools/setup/venv.sh plot
 	@tools/setup/venv.sh python
 	@$(MAKE) --no-print-directory $(JOBS) all python-package $(BENCHES) $(FAKECUDA)
+	@$(MAKE) --no-print-directory $(JOBS) $(UNCOUNTED) all
 	@python3 tests/bench/bench.py --build $(BUILD) $(if $(B),--only '$(B)') $(if $(filter 1,$(QUICK)),--quick)
 bench-peers: deps ## the broker beside ZeroMQ, nng, iceoryx, Triton and others, 15 minutes (B=triton: some)
 	@tools/setup/venv.sh peers

@@ -24,6 +24,8 @@ static void push(struct broker *broker, struct lane *lane, const struct inf_comp
 {
 	inf_cq_push(&lane->cq, body);
 	mark_dirty(broker, lane);
+	if (!STATS_COUNTED)
+		return;
 	broker->stats->n_status[body->status]++;
 	lane->session->stats->n_requests++;
 	if (body->status != INF_OK)
@@ -55,6 +57,8 @@ static void account(struct broker *broker, const struct job *job, enum inf_statu
 {
 	struct inf_stats_model *stats = job->handle->model->stats;
 
+	if (!STATS_COUNTED)
+		return;
 	stats->n_requests++;
 	stats->n_errors += status != INF_OK;
 	stats_handle_hot(job->handle);

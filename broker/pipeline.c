@@ -201,9 +201,11 @@ static void dispatch(struct broker *broker)
 
 static void learn(struct broker *broker, struct model *model, uint32_t rows, uint64_t took_ns)
 {
-	model->stats->n_batches++;
-	model->stats->n_rows += rows;
-	inf_histogram_add(&model->stats->batch, took_ns);
+	if (STATS_COUNTED) {
+		model->stats->n_batches++;
+		model->stats->n_rows += rows;
+		inf_histogram_add(&model->stats->batch, took_ns);
+	}
 	broker->executor.n_deaths_in_row = 0;
 	timing_learn(model->time_ns, rows, took_ns);
 	timing_history_add(&model->history, rows, took_ns);

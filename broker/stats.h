@@ -18,21 +18,34 @@ void stats_session_del(struct broker *broker, struct session *session);
  * 100 ms, or where something has happened that is no request. */
 void stats_refresh(struct broker *broker);
 
+/* A build that counts no requests, to measure what that costs: the row stats.cost in `make bench`. */
+#ifdef INF_NO_STATS
+#define STATS_COUNTED false
+#else
+#define STATS_COUNTED true
+#endif
+
 /* What each request changes: kept true as it changes, so that the files of a sleeping broker are true without a refresh. */
 static inline void stats_session_hot(const struct session *session)
 {
+	if (!STATS_COUNTED)
+		return;
 	inf_store64(&session->stats->in_flight, session->n_jobs);
 	inf_store64(&session->stats->held_outputs, session->n_posted);
 }
 
 static inline void stats_model_hot(const struct model *model)
 {
+	if (!STATS_COUNTED)
+		return;
 	inf_store64(&model->stats->queued, model->queue.rows);
 	inf_store64(&model->stats->in_flight, model->rows_running);
 }
 
 static inline void stats_lane_hot(const struct lane *lane)
 {
+	if (!STATS_COUNTED)
+		return;
 	inf_store64(&lane->stats->accepted, lane->sq.head);
 	inf_store64(&lane->stats->posted, lane->cq.tail);
 	inf_store64(&lane->stats->consumed, lane->cq_head);
@@ -53,6 +66,8 @@ static inline void stats_instance_dispatched(const struct broker *broker, const 
 {
 	struct inf_stats_instance *entry = &broker->stats->instances[instance->idx];
 
+	if (!STATS_COUNTED)
+		return;
 	inf_store32(&entry->model, model->id);
 	inf_store32(&entry->rows, n_rows);
 	inf_store64(&entry->dispatched_ns, broker->now_ns);
@@ -64,6 +79,8 @@ static inline void stats_instance_ended(const struct broker *broker, const struc
 {
 	struct inf_stats_instance *entry = &broker->stats->instances[instance->idx];
 
+	if (!STATS_COUNTED)
+		return;
 	entry->n_batches++;
 	entry->n_rows += n_rows;
 	inf_store64(&entry->busy_ns, entry->busy_ns + took_ns);

@@ -73,6 +73,10 @@
 #define INF_FEATURE_DEVICE 0x4ull   /* DEVICE, TWIN */
 #define INF_FEATURE_IMPORT 0x8ull   /* IMPORT; whether a user may, its answer says */
 #define INF_FEATURE_STAMP 0x10ull   /* inf_submission.stamp */
+#ifdef INF_NO_STATS /* see broker/stats.h */
+#undef INF_FEATURE_STAMP
+#define INF_FEATURE_STAMP 0ull
+#endif
 #define INF_FEATURES_ALL \
 	(INF_FEATURE_EXT | INF_FEATURE_EVENT_FD | INF_FEATURE_DEVICE | INF_FEATURE_IMPORT | INF_FEATURE_STAMP)
 

@@ -266,6 +266,41 @@ class Null(Group):
         }
 
 
+class Counting(Group):
+    """The same load on a broker that counts, and on one that was built not to, with its own client."""
+
+    name, rounds, seconds = "stats", 25, 0.1
+
+    def declare(self):
+        yield row("stats.cost", "requests/s with statistics, 256 in flight", "M/s", 0.98, "a build without them", at_most=False,
+                  steady=False)
+        yield row("stats.cost_4", "4 in flight", "M/s", 0.98, "a build without them", at_most=False, steady=False)
+        yield row("stats.traced", "256 in flight while somebody traces (no goal)", "M/s", None, "nobody does", at_most=False,
+                  steady=False)
+
+    def setup(self, setting):
+        uncounted = drivers.Setting(setting.build + "/nostats")
+        self.brokers = [setting.keep(drivers.Broker(which, ["--builtin"], None, {})) for which in (setting, uncounted)]
+        self.loads = {depth: [setting.keep(drivers.Load(which, broker, ("-d", depth, "--sample", "64", "identity")))
+                              for which, broker in zip((setting, uncounted), self.brokers)] for depth in ("256", "4")}
+
+    def rates(self, idx, depth, seconds):
+        counted, uncounted = in_turn(idx, *[lambda load=load: load.go(seconds) for load in self.loads[depth]])
+        return counted["rate"] / 1e6, uncounted["rate"] / 1e6
+
+    def traced(self, setting, seconds):
+        command = [setting.tool("shmctl"), "trace", "--slow", "1h", "-d", str(seconds + 0.2)]
+        with subprocess.Popen(command, env={**os.environ, **self.brokers[0].env}, stdout=subprocess.DEVNULL,
+                              stderr=subprocess.DEVNULL):
+            time.sleep(0.1)
+            return self.loads["256"][0].go(seconds)["rate"] / 1e6
+
+    def round(self, setting, idx, seconds):
+        all_in = self.rates(idx, "256", seconds)
+        return {"stats.cost": all_in, "stats.cost_4": self.rates(idx, "4", seconds),
+                "stats.traced": (self.traced(setting, seconds), all_in[0])}
+
+
 class Syscalls(Group):
     name, seconds = "syscalls", 0.4
 
@@ -598,4 +633,4 @@ def check_answers(setting, broker, name, path, shape):
                     shape], check=True, env={**os.environ, **broker.env})
 
 
-GROUPS = (Ring, Costs, Wakes, Front, Null, Syscalls, Idle, Harm, Python, Models, Devices)
+GROUPS = (Ring, Costs, Wakes, Front, Null, Counting, Syscalls, Idle, Harm, Python, Models, Devices)
