@@ -408,8 +408,9 @@ static int run(const struct options *options, int argc, char **argv)
 	nvmlReturn_t result;
 	int r;
 
-	if (argc > 1)
-		return fail(options, EXIT_USAGE, "%s: devices takes no argument", argv[1]);
+	r = no_arguments(options, argc, argv);
+	if (r)
+		return r;
 	r = inf_nvml_open(&nvml, text);
 	if (r)
 		return fail(options, r == -EACCES ? EXIT_NO_PERMISSION : EXIT_UNHEALTHY, "%s", text);

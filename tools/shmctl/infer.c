@@ -435,12 +435,9 @@ static int run(const struct options *options, int argc, char **argv)
 	struct job job = { .options = options, .rows = 0 };
 	int c, r;
 
-	optind = 0;
-	opterr = 0;
-	while ((c = getopt(argc, argv, "o:")) != -1) {
-		if (c != 'o')
-			return fail(options, EXIT_USAGE,
-				    "%s: what is that? Try shmctl infer --help", argv[optind - 1]);
+	while ((c = next_option(options, &command_infer, argc, argv)) != OPTIONS_END) {
+		if (c == OPTIONS_BAD)
+			return EXIT_USAGE;
 		job.output_path = optarg;
 	}
 	if (optind == argc)
@@ -459,6 +456,11 @@ static int run(const struct options *options, int argc, char **argv)
 	return r;
 }
 
+static const struct command_option own_options[] = {
+	{ 'o', NULL, "FILE", "a folder, which gets OUTPUT.npy for each output; or the .npy file for the one that there is" },
+	{ 0 },
+};
+
 const struct command command_infer = {
 	.name = "infer",
 	.summary = "asks a model: inputs from .npy or raw files",
@@ -469,4 +471,6 @@ const struct command command_infer = {
 		 "written as FOLDER/OUTPUT.npy.\n"
 		 "A model that is still loading is waited for (--timeout).\n",
 	.run = run,
+	.arguments = "MODEL FILE...",
+	.options = own_options,
 };

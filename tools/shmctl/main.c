@@ -10,12 +10,62 @@
 #include <string.h>
 
 static const struct command *const commands[] = {
-	&command_status,  &command_models,  &command_sessions, &command_devices, &command_latency, &command_trace,
-	&command_profile, &command_snapshot, &command_infer,   &command_drain,	 &command_resume,  &command_kick,
+	&command_status,
+	&command_models,
+	&command_sessions,
+	&command_devices,
+	&command_latency,
+	&command_trace,
+	&command_profile,
+	&command_snapshot,
+	&command_infer,
+	&command_drain,
+	&command_resume,
+	&command_kick,
 };
 #define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))
 
+const struct command *command_at(size_t idx)
+{
+	return idx < N_COMMANDS ? commands[idx] : NULL;
+}
+
+/* long_options below is the same for getopt. */
+const struct command_option global_options[] = {
+	{ 'j', "json", NULL, "JSON on standard output, times in ns, sizes in bytes" },
+	{ 0, "socket", "FILE", "default: $INFBROKER_SOCKET, else\n$XDG_RUNTIME_DIR/infbroker/socket, else /run/infbroker/socket" },
+	{ 0, "timeout", "SECONDS", "give up on a broker that does not answer; default 30, 0 = never" },
+	{ 'h', "help", NULL, "this, or more about one command" },
+	{ 0, "version", NULL, "the version; shmctl version says more" },
+	{ 0 },
+};
+
 #define TIMEOUT_DEFAULT_S 30u
+
+#define OPTION_COLUMN 23
+
+/* One option, its text beside it; the text's further lines below. */
+static void print_option(FILE *to, const struct command_option *option)
+{
+	char letter[4] = "", left[64];
+	const char *text = option->text;
+	size_t n;
+
+	if (option->letter)
+		snprintf(letter, sizeof(letter), "-%c", option->letter);
+	snprintf(left, sizeof(left), "  %s%s%s%s%s%s", letter, letter[0] && option->name ? ", " : "", option->name ? "--" : "",
+		 option->name ? option->name : "", option->value ? " " : "", option->value ? option->value : "");
+	fprintf(to, "%-*s", OPTION_COLUMN, left);
+	for (; n = strcspn(text, "\n"), text[n]; text += n + 1)
+		fprintf(to, "%.*s\n%*s", (int)n, text, OPTION_COLUMN, "");
+	fprintf(to, "%s\n", text);
+}
+
+static void print_options(FILE *to, const struct command_option *options)
+{
+	for (; options && (options->letter || options->name); options++)
+		print_option(to, options);
+}
 
 static void print_usage(FILE *to)
 {
@@ -24,43 +74,13 @@ static void print_usage(FILE *to)
 	      to);
 	for (size_t i = 0; i < N_COMMANDS; i++)
 		fprintf(to, "  %-10s %s\n", commands[i]->name, commands[i]->summary);
-	fputs("\n  -j, --json         JSON on standard output, times in ns, sizes in bytes\n"
-	      "  --socket PATH      default: $INFBROKER_SOCKET, else "
-	      "$XDG_RUNTIME_DIR/infbroker/socket,\n"
-	      "                     else /run/infbroker/socket\n"
-	      "  --timeout SECONDS  give up on a broker that does not answer; default 30, 0 = "
-	      "never\n"
-	      "  --help, --version\n\n"
-	      "Exit status: 0 well, 1 answered but not well, 2 usage, 3 no broker runs, 4 not "
+	fputs("\nOptions, before or after the command:\n", to);
+	print_options(to, global_options);
+	fputs("\nExit status: 0 well, 1 answered but not well, 2 usage, 3 no broker runs, 4 not "
 	      "permitted,\n"
 	      "5 no answer in time, 6 broker of another version.\n"
 	      "shmctl COMMAND --help says more about one.\n",
 	      to);
-}
-
-/* Edit distance of short words, the usual one (Wagner and Fischer 1974). */
-static size_t distance(const char *a, const char *b)
-{
-	size_t row[32], n = strlen(b);
-
-	if (n + 1 > sizeof(row) / sizeof(row[0]))
-		return SIZE_MAX;
-	for (size_t k = 0; k <= n; k++)
-		row[k] = k;
-	for (size_t i = 1; *a; a++, i++) {
-		size_t corner = row[0];
-
-		row[0] = i;
-		for (size_t k = 1; k <= n; k++) {
-			size_t best = corner + (*a != b[k - 1]);
-
-			corner = row[k];
-			best = row[k] + 1 < best ? row[k] + 1 : best;
-			best = row[k - 1] + 1 < best ? row[k - 1] + 1 : best;
-			row[k] = best;
-		}
-	}
-	return row[n];
 }
 
 static const struct command *find_command(const char *name)
@@ -74,7 +94,7 @@ static const struct command *find_command(const char *name)
 static int unknown_command(const struct options *options, const char *name)
 {
 	for (size_t i = 0; i < N_COMMANDS; i++)
-		if (distance(name, commands[i]->name) <= 2)
+		if (word_distance(name, commands[i]->name) <= MISTYPED_MAX)
 			return fail(options, EXIT_USAGE, "no command %s; did you mean %s?", name,
 				    commands[i]->name);
 	return fail(options, EXIT_USAGE, "no command %s; try shmctl --help", name);
@@ -154,8 +174,10 @@ static int parse_globals(struct options *options, int *argc, char **argv, bool *
 /* What was printed has arrived: a full disk must not look like an answer. */
 static int run(const struct command *command, const struct options *options, int argc, char **argv)
 {
-	int r = command->run(options, argc, argv);
+	int r;
 
+	optind = 0; /* for next_option() */
+	r = command->run(options, argc, argv);
 	if (fflush(stdout) == 0 && !ferror(stdout))
 		return r;
 	if (r == EXIT_OK)
@@ -183,6 +205,7 @@ int main(int argc, char **argv)
 	options.command = command->name;
 	if (help) {
 		fputs(command->usage, stdout);
+		print_options(stdout, command->options);
 		return EXIT_OK;
 	}
 	return run(command, &options, argc - 1, argv + 1);

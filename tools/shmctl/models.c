@@ -322,11 +322,11 @@ static int run(const struct options *options, int argc, char **argv)
 	const struct inf_stats_public *stats;
 	struct listing listing = { 0 };
 	char path[PATH_MAX];
-	int r = EXIT_OK, status = EXIT_OK;
+	int r = no_arguments(options, argc, argv), status = EXIT_OK;
 	enum life life;
 
-	if (argc > 1)
-		return fail(options, EXIT_USAGE, "%s: models takes no argument", argv[1]);
+	if (r)
+		return r;
 	if (options->json)
 		listing.json = json_array();
 	stats = stats_find(options, path);

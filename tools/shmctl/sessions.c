@@ -71,8 +71,9 @@ static int run(const struct options *options, int argc, char **argv)
 	uint64_t n_all, n_hidden;
 	int r, status = EXIT_OK;
 
-	if (argc > 1)
-		return fail(options, EXIT_USAGE, "%s: sessions takes no argument", argv[1]);
+	r = no_arguments(options, argc, argv);
+	if (r)
+		return r;
 	stats = stats_open(options, path, &r);
 	if (!stats)
 		return r;

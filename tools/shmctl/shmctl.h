@@ -31,15 +31,59 @@ struct options {
 	bool json;
 };
 
+/*
+ * An option. What it takes is named by `value`, for --help and for completion: FILE and FOLDER are completed as those, MODEL as a
+ * served model, alternatives ("bash|zsh") as their words, any other (SECONDS) not at all. NULL: it takes nothing.
+ */
+struct command_option {
+	char letter;	  /* 0 = none */
+	const char *name; /* NULL = none; neither: past the last */
+	const char *value;
+	const char *text;
+};
+
+/* From `arguments` and `options` come --help, "did you mean", and what shells complete. */
 struct command {
 	const char *name;
 	const char *summary;
 	const char *usage;
 	int (*run)(const struct options *options, int argc, char **argv);
+	const char *arguments;		      /* a word for each, like `value` above; the last may end in "..."; NULL = none */
+	const struct command_option *options; /* its own; NULL = none */
 };
 
-extern const struct command command_status, command_models, command_sessions, command_devices, command_infer, command_latency,
-	command_trace, command_profile, command_snapshot, command_drain, command_resume, command_kick;
+extern const struct command command_status;
+extern const struct command command_models;
+extern const struct command command_sessions;
+extern const struct command command_devices;
+extern const struct command command_latency;
+extern const struct command command_trace;
+extern const struct command command_profile;
+extern const struct command command_snapshot;
+extern const struct command command_infer;
+extern const struct command command_drain;
+extern const struct command command_resume;
+extern const struct command command_kick;
+
+/* The commands in the order of --help, NULL past the last; and the options that all of them take. */
+const struct command *command_at(size_t idx);
+extern const struct command_option global_options[];
+
+/*
+ * The next of a command's own options: its index in command->options, with what it takes in optarg; each word of the command
+ * line is looked at, arguments come last. OPTIONS_END: arguments begin at optind. OPTIONS_BAD: it was said what is wrong, the
+ * command returns EXIT_USAGE.
+ */
+#define OPTIONS_END (-1)
+#define OPTIONS_BAD (-2)
+int next_option(const struct options *options, const struct command *command, int argc, char **argv);
+
+/* For a command that takes neither options nor arguments: EXIT_OK, or EXIT_USAGE after an error line. */
+int no_arguments(const struct options *options, int argc, char **argv);
+
+/* How many letters are wrong: for "did you mean", where it is at most MISTYPED_MAX. */
+#define MISTYPED_MAX 2
+size_t word_distance(const char *a, const char *b);
 
 /* Says what failed and what to do next; returns `status`. */
 int fail(const struct options *options, enum exit_status status, const char *format, ...)

@@ -186,8 +186,9 @@ static int run(const struct options *options, int argc, char **argv)
 	enum life life;
 	int r;
 
-	if (argc > 1)
-		return fail(options, EXIT_USAGE, "%s: status takes no argument", argv[1]);
+	r = no_arguments(options, argc, argv);
+	if (r)
+		return r;
 	stats = stats_open(options, path, &r);
 	if (!stats)
 		return r;
