@@ -48,7 +48,9 @@ def main():
     kept = []
     while True:
         connection, _ = listener.accept()
-        connection.recv(4096)
+        if not connection.recv(4096):  # shmctl doctor looks whether it is let in
+            connection.close()
+            continue
         if mode == "silent":
             kept.append(connection)
             continue

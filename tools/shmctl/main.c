@@ -22,6 +22,7 @@ static const struct command *const commands[] = {
 	&command_drain,
 	&command_resume,
 	&command_kick,
+	&command_doctor,
 };
 #define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))
 

@@ -64,6 +64,7 @@ extern const struct command command_infer;
 extern const struct command command_drain;
 extern const struct command command_resume;
 extern const struct command command_kick;
+extern const struct command command_doctor;
 
 /* The commands in the order of --help, NULL past the last; and the options that all of them take. */
 const struct command *command_at(size_t idx);

@@ -132,6 +132,21 @@ const struct inf_stats_public *stats_find(const struct options *options, char *r
 	return find(options, ret_path, &stats) ? NULL : stats;
 }
 
+int stats_look(const struct options *options, char *ret_path, const struct inf_stats_public **ret_stats)
+{
+	char paths[PLACES_MAX][PATH_MAX];
+	unsigned int n = places(options, paths);
+	struct stat status;
+	int r = find(options, ret_path, ret_stats);
+
+	if (r != -ENOENT)
+		return r;
+	for (unsigned int i = n; i--;)
+		if (i == 0 || lstat(paths[i], &status) == 0)
+			snprintf(ret_path, PATH_MAX, "%s", paths[i]);
+	return r;
+}
+
 /* No statistics file at any of the places: nobody there, or a broker that could not make one. */
 static int fail_absent(const struct options *options)
 {

@@ -28,6 +28,12 @@ const struct inf_stats_public *stats_open(const struct options *options, char *r
 const struct inf_stats_public *stats_find(const struct options *options, char *ret_path);
 
 /*
+ * The same for who wants to know more: 0 and *ret_stats, or -ENOENT, -EACCES, -EBADMSG (none of ours), -EPROTONOSUPPORT
+ * (another version's), -errno. Without a file, ret_path is the first place that has a socket, else the first of all.
+ */
+int stats_look(const struct options *options, char *ret_path, const struct inf_stats_public **ret_stats);
+
+/*
  * Calls `each` for every session whose file this user may read, of the broker whose socket is there. What is in an entry may
  * change meanwhile.
  */
