@@ -44,6 +44,10 @@ if [ "${1-}" = check ]; then
 	program systemd-analyze systemd
 	program systemd-socket-activate systemd
 	program setpriv util-linux
+	program mandoc mandoc
+	program jq jq
+	program zsh zsh
+	program fish fish
 fi
 
 [ -n "$missing" ] || exit 0

@@ -23,6 +23,8 @@ static const struct command *const commands[] = {
 	&command_resume,
 	&command_kick,
 	&command_doctor,
+	&command_completion,
+	&command_version,
 };
 #define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))
 
@@ -34,7 +36,7 @@ const struct command *command_at(size_t idx)
 /* long_options below is the same for getopt. */
 const struct command_option global_options[] = {
 	{ 'j', "json", NULL, "JSON on standard output, times in ns, sizes in bytes" },
-	{ 0, "socket", "FILE", "default: $INFBROKER_SOCKET, else\n$XDG_RUNTIME_DIR/infbroker/socket, else /run/infbroker/socket" },
+	{ 0, "socket", "FILE", "the broker's; default: $INFBROKER_SOCKET,\nelse $XDG_RUNTIME_DIR/infbroker/socket, else /run/infbroker/socket" },
 	{ 0, "timeout", "SECONDS", "give up on a broker that does not answer; default 30, 0 = never" },
 	{ 'h', "help", NULL, "this, or more about one command" },
 	{ 0, "version", NULL, "the version; shmctl version says more" },

@@ -32,8 +32,8 @@ struct options {
 };
 
 /*
- * An option. What it takes is named by `value`, for --help and for completion: FILE and FOLDER are completed as those, MODEL as a
- * served model, alternatives ("bash|zsh") as their words, any other (SECONDS) not at all. NULL: it takes nothing.
+ * An option. What it takes is named by `value`, for --help and for completion: FILE and FOLDER are completed as those, MODEL and SESSION
+ * from the broker's statistics, alternatives ("bash|zsh") as their words, any other (SECONDS) not at all. NULL: it takes nothing.
  */
 struct command_option {
 	char letter;	  /* 0 = none */
@@ -65,6 +65,8 @@ extern const struct command command_drain;
 extern const struct command command_resume;
 extern const struct command command_kick;
 extern const struct command command_doctor;
+extern const struct command command_completion;
+extern const struct command command_version;
 
 /* The commands in the order of --help, NULL past the last; and the options that all of them take. */
 const struct command *command_at(size_t idx);
