@@ -398,6 +398,7 @@ model: ## export the demo's network to build/demo/models
 check: deps ## every test: sanitizers, both loops, the real model; at most 25 minutes (R=name: some rows)
 	@tools/setup/apt.sh check
 	@tools/setup/venv.sh python
+	@tools/setup/venv.sh schemas
 	@tools/setup/venv.sh cuda
 	@$(MAKE) --no-print-directory $(JOBS) tests python-package
 	@$(MAKE) --no-print-directory $(JOBS) $(ASAN) tests python-package

@@ -4,9 +4,10 @@
 #
 #   venv.sh plot            what the benchmarks draw with (matplotlib)
 #   venv.sh python          what the Python package is tested and measured with (pytest, mypy, uvloop, FastAPI, ...)
+#   venv.sh schemas         what JSON is held against its schema with (jsonschema)
 #   venv.sh cuda            cuobjdump, which shows what kernels a program has in it, and nvml.h
 #   venv.sh peers           the rivals of `make bench-peers`: Debian's libraries, and an environment for each Python rival
-#   venv.sh --python NAME   prints the Python that has NAME (plot, python, cuda, iceoryx2, triton, mosec, mlserver),
+#   venv.sh --python NAME   prints the Python that has NAME (plot, python, schemas, cuda, iceoryx2, triton, mosec, mlserver),
 #                           or fails without a word
 #
 # What cannot be had here is said in a line and skipped: a rival is then missing from the table, tests are skipped
@@ -26,6 +27,7 @@ packages_of() { # NAME
 	python) echo numpy==2.4.6 ml_dtypes==0.6.0 setuptools==80.9.0 wheel==0.45.1 pytest==9.2.0 pytest-asyncio==1.5.0 \
 		hypothesis==6.170.17 mypy==2.4.1 uvloop==0.23.0 tqdm==4.70.1 pillow==13.0.0 \
 		fastapi==0.165.0 uvicorn==0.54.0 gunicorn==27.0.1 aiohttp==3.14.5 ;;
+	schemas) echo jsonschema==4.26.0 ;;
 	cuda) echo nvidia-cuda-cuobjdump==13.2.78 nvidia-nvml-dev==13.0.87 ;;
 	iceoryx2) echo iceoryx2==0.10.0 ;;
 	# The tritonserver program is in this wheel; only it is used, none of pytriton itself.
@@ -120,7 +122,7 @@ install() { # NAME...
 }
 
 case "${1-}" in
-plot | python | cuda)
+plot | python | schemas | cuda)
 	install "$1"
 	;;
 peers)
@@ -131,7 +133,7 @@ peers)
 	is_complete "${2-}" && echo "$(venv_of "$2")/bin/python"
 	;;
 *)
-	sed -n '3,15s/^# \{0,1\}//p' "$0"
+	sed -n '3,16s/^# \{0,1\}//p' "$0"
 	exit 2
 	;;
 esac
