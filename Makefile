@@ -482,6 +482,8 @@ lint: ## forbidden calls, licence tags, scripts, formatting; with TIDY=1 clang-t
 D := $(DESTDIR)
 MAN_PAGES := $(sort $(wildcard client/man/* broker/man/* tools/*/*.1 tools/*/man/*))
 HEADERS := client.h device.h dlpack.h types.h version.h backend.h
+# A page with several names is one file and links to it, here as well as installed.
+installed_page = $(D)$(MANDIR)/man$(subst .,,$(suffix $(page)))/$(notdir $(page))
 UNITS := infbroker.socket infbroker.service
 installed_units = $(addprefix $(D)$(UNITDIR)/,$(UNITS)) $(D)$(SYSUSERSDIR)/infbroker.conf
 
@@ -498,15 +500,15 @@ install: all $(patsubst $(BUILD)/%,$(BUILD)/install/%,$(TOOLS)) ## DESTDIR=, PRE
 	$(if $(TORCH_PLUGIN),install -m 755 $(TORCH_PLUGIN) $(D)$(PLUGINDIR))
 	$(foreach unit,$(UNITS),sed -e 's|@BINDIR@|$(BINDIR)|' broker/systemd/$(unit) > $(D)$(UNITDIR)/$(unit) &&) :
 	install -D -m 644 broker/systemd/infbroker.sysusers $(D)$(SYSUSERSDIR)/infbroker.conf
-	$(foreach page,$(MAN_PAGES),install -D -m 644 $(page) \
-		$(D)$(MANDIR)/man$(subst .,,$(suffix $(page)))/$(notdir $(page)) &&) :
+	install -d $(foreach part,$(sort $(suffix $(MAN_PAGES))),$(D)$(MANDIR)/man$(subst .,,$(part)))
+	$(foreach page,$(MAN_PAGES),if [ -L $(page) ]; then cp -Pf $(page) $(installed_page); else install -m 644 $(page) $(installed_page); fi &&) :
 
 .PHONY: uninstall
 uninstall: ## takes away what install put there
 	rm -f $(addprefix $(D)$(BINDIR)/,infbroker infbroker-executor $(notdir $(TOOLS)))
 	rm -f $(addprefix $(D)$(LIBDIR)/,$(SONAME) libinfclient.so libinfclient.a pkgconfig/libinfclient.pc)
 	rm -f $(addprefix $(D)$(INCLUDEDIR)/inf/,$(HEADERS)) $(installed_units)
-	rm -f $(foreach page,$(MAN_PAGES),$(D)$(MANDIR)/man$(subst .,,$(suffix $(page)))/$(notdir $(page)))
+	rm -f $(foreach page,$(MAN_PAGES),$(installed_page))
 	rm -f $(addprefix $(D)$(PLUGINDIR)/,libinf-backend-torch.so libinf-backend-torch-cuda.so)
 	-rmdir $(D)$(PLUGINDIR) $(D)$(LIBDIR)/infbroker $(D)$(INCLUDEDIR)/inf 2>/dev/null || :
 
