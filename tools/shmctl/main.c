@@ -76,7 +76,7 @@ static void print_usage(FILE *to)
 	      "Looks into a running infbroker, and asks its models.\n\n",
 	      to);
 	for (size_t i = 0; i < N_COMMANDS; i++)
-		fprintf(to, "  %-10s %s\n", commands[i]->name, commands[i]->summary);
+		fprintf(to, "  %-11s %s\n", commands[i]->name, commands[i]->summary);
 	fputs("\nOptions, before or after the command:\n", to);
 	print_options(to, global_options);
 	fputs("\nExit status: 0 well, 1 answered but not well, 2 usage, 3 no broker runs, 4 not "
