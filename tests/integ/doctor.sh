@@ -230,6 +230,26 @@ kill -KILL "$BROKER"
 wait "$BROKER" 2>/dev/null
 killed=$BROKER BROKER=
 finds "a killed broker" 1 broker fail "the broker, pid $killed, is gone" 'start infbroker anew' "$CTL" doctor -j
+json "its models are not counted as ready" 1 "not any(c['check'] in ('models', 'executor') and c['verdict'] == 'ok' and 'ready' in c['finding']
+	for c in d['checks'])" "$CTL" doctor -j
 finds_stale() { "$CTL" doctor | grep -q "^fail  socket .*is stale"; }
 check "what it left" within 10 finds_stale # its ring lets go of the socket a little later
+
+# --- a device (the driver in software) ------------------------------------------------------------------------------
+
+driver=$PWD/$BUILD/tests/libfakecuda.so
+rm -f "$SOCKET"*
+INF_CUDA_LIBRARY=$driver broker_start --builtin --device cuda || { not_ok "start on a device"; finish; }
+json "a device that works" 0 "any(c['check'] == 'device' and c['verdict'] == 'ok' and 'cuda:0' in c['finding'] for c in d['checks'])" \
+	env INF_CUDA_LIBRARY="$driver" "$CTL" doctor -j
+finds "a driver that is not there" 1 device fail '--device cuda was asked for: .*nothing.so' 'mend the driver, or start infbroker with --device cpu' \
+	env INF_CUDA_LIBRARY="$RUN/nothing.so" "$CTL" doctor -j
+finds "one that hangs" 1 device fail '--device cuda was asked for: the CUDA driver does not answer' 'mend the driver' \
+	env INF_CUDA_LIBRARY="$driver" FAKECUDA_FAULTS=cuInit:1:hang "$CTL" --timeout 1 doctor -j
+check "the broker ends" broker_stop
+INF_CUDA_LIBRARY=$RUN/nothing.so broker_start --builtin --device cuda || { not_ok "start without a driver"; finish; }
+finds "a broker that found no device" 1 device fail '--device cuda was asked for, but models run on the CPU' 'log' \
+	env INF_CUDA_LIBRARY="$driver" "$CTL" doctor -j
+check "the broker ends" broker_stop
+finds "one that ended well leaves no fault but that" 1 socket fail 'there is no socket' 'start infbroker' "$CTL" doctor -j
 finish
