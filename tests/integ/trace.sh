@@ -20,27 +20,28 @@ while IFS='|' read -r words said; do
 	says "shmctl $words" 2 "$said" "$CTL" $words
 done <<-'X'
 	trace --frob|--frob: what is that\?
-	trace -n|-n wants a value
-	trace -n 0|-n 0: that is none
-	trace -n -1|-n -1: that is none
-	trace --slow 5parsecs|--slow 5parsecs: that is none
-	trace -d 0|-d 0: that is none
-	trace -p x|-p x: that is none
-	trace stray|stray: what is that\?
-	profile -d never|what is that\?
-	profile stray|what is that\?
-	latency -d 0|what is that\?
-	latency --history=x|what is that\?
-	latency a b|what is that\?
+	trace -n|-n: it takes a value
+	trace -n 0|0: that is none
+	trace -n -1|-1: that is none
+	trace --slow 5parsecs|5parsecs: that is none
+	trace --slwo 5ms|Did you mean --slow\?
+	trace -d 0|0: that is none
+	trace -p x|x: that is none
+	trace stray|stray: trace takes no argument
+	profile -d never|never: that is no time
+	profile stray|stray: profile takes no argument
+	latency -d 0|0: that is none
+	latency --history=x|x: that is none
+	latency a b|b: one model, or all
 	snapshot|save FOLDER, show FOLDER
 	snapshot save|save FOLDER, show FOLDER
 	snapshot keep x|save FOLDER, show FOLDER
 	kick|which session\?
 	kick x|x: that is no session
-	kick -3|-3: that is no session
+	kick -3|-3: what is that\?
 	kick 99999999999|that is no session
 	kick 1 2|2: that is no session
-	drain stray|stray: what is that\?
+	drain stray|stray: drain takes no argument
 	resume stray|takes no argument
 X
 for command in "trace" "profile -o $RUN/none" "latency" "snapshot save $RUN/none" "drain --yes" "resume" "kick 1 --yes"; do

@@ -5,10 +5,10 @@
 #include "shm/control.h"
 #include "tools/shmctl/operator.h"
 #include "tools/shmctl/stats.h"
+#include <getopt.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
-#include <string.h>
 
 static int print_done(const struct options *options, const char *state, uint32_t in_flight)
 {
@@ -34,20 +34,27 @@ static int wait_for_none(const struct options *options, uint32_t *in_flight)
 	return r;
 }
 
+enum { OPTION_WAIT, OPTION_YES };
+static const struct command_option drain_options[] = {
+	[OPTION_WAIT] = { 0, "wait", NULL, "until nothing is in flight, at most --timeout" },
+	[OPTION_YES] = { 0, "yes", NULL, "do not ask" },
+	{ 0 },
+};
+
 static int run_drain(const struct options *options, int argc, char **argv)
 {
 	bool yes = false, wait = false;
 	uint32_t in_flight = 0;
 	int r;
 
-	for (int i = 1; i < argc; i++) {
-		if (!strcmp(argv[i], "--yes"))
-			yes = true;
-		else if (!strcmp(argv[i], "--wait"))
-			wait = true;
-		else
-			return fail(options, EXIT_USAGE, "%s: what is that? Try shmctl drain --help", argv[i]);
+	while ((r = next_option(options, &command_drain, argc, argv)) != OPTIONS_END) {
+		if (r == OPTIONS_BAD)
+			return EXIT_USAGE;
+		wait |= r == OPTION_WAIT;
+		yes |= r == OPTION_YES;
 	}
+	if (optind < argc)
+		return fail(options, EXIT_USAGE, "%s: drain takes no argument", argv[optind]);
 	r = confirm(options, yes, "All new requests, of all clients, will be refused. Go on?");
 	if (r == EXIT_OK)
 		r = operate(options, INF_OPERATION_DRAIN, 0, &in_flight);
@@ -61,8 +68,9 @@ static int run_resume(const struct options *options, int argc, char **argv)
 	uint32_t in_flight = 0;
 	int r;
 
-	if (argc > 1)
-		return fail(options, EXIT_USAGE, "%s: resume takes no argument", argv[1]);
+	r = no_arguments(options, argc, argv);
+	if (r)
+		return r;
 	r = operate(options, INF_OPERATION_RESUME, 0, &in_flight);
 	return r == EXIT_OK ? print_done(options, "serves", in_flight) : r;
 }
@@ -71,9 +79,10 @@ const struct command command_drain = {
 	.name = "drain",
 	.summary = "refuse new requests until resume; what is in flight ends",
 	.usage = "Usage: shmctl drain [--wait] [--yes] [-j]\n"
-		 "From now on every new request of every client gets BUSY; sessions stay. --wait: until nothing is in flight,\n"
-		 "at most --timeout. For root and the broker's user. Asks on a terminal, wants --yes elsewhere.\n",
+		 "From now on every new request of every client gets BUSY; sessions stay. For root and the broker's user. Asks on a\n"
+		 "terminal, wants --yes elsewhere.\n",
 	.run = run_drain,
+	.options = drain_options,
 };
 
 const struct command command_resume = {

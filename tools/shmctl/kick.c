@@ -3,10 +3,10 @@
 #define _GNU_SOURCE 1
 #include "shm/control.h"
 #include "tools/shmctl/operator.h"
+#include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 static bool parse_session(const char *text, uint32_t *ret_session)
 {
@@ -19,23 +19,27 @@ static bool parse_session(const char *text, uint32_t *ret_session)
 	return true;
 }
 
+static const struct command_option own_options[] = {
+	{ 0, "yes", NULL, "do not ask" },
+	{ 0 },
+};
+
 static int run(const struct options *options, int argc, char **argv)
 {
 	char question[128];
 	uint32_t session = 0, in_flight;
-	bool yes = false, named = false;
+	bool yes = false;
 	int r;
 
-	for (int i = 1; i < argc; i++) {
-		if (!strcmp(argv[i], "--yes"))
-			yes = true;
-		else if (named || !parse_session(argv[i], &session))
-			return fail(options, EXIT_USAGE, "%s: that is no session; shmctl sessions lists them", argv[i]);
-		else
-			named = true;
+	while ((r = next_option(options, &command_kick, argc, argv)) != OPTIONS_END) {
+		if (r == OPTIONS_BAD)
+			return EXIT_USAGE;
+		yes = true;
 	}
-	if (!named)
+	if (optind == argc)
 		return fail(options, EXIT_USAGE, "which session? shmctl sessions lists them");
+	if (!parse_session(argv[optind], &session) || optind + 1 < argc)
+		return fail(options, EXIT_USAGE, "%s: that is no session; shmctl sessions lists them", argv[argc - 1]);
 	snprintf(question, sizeof(question), "Session %" PRIu32 " ends, its requests are lost. Go on?", session);
 	r = confirm(options, yes, question);
 	if (r == EXIT_OK)
@@ -55,4 +59,6 @@ const struct command command_kick = {
 		 "Ends that session, as if it had broken the protocol: its client gets BROKER_LOST, and may connect anew. Sessions of\n"
 		 "your own; for root and the broker's user all. Asks on a terminal, wants --yes elsewhere.\n",
 	.run = run,
+	.arguments = "SESSION",
+	.options = own_options,
 };

@@ -7,6 +7,7 @@
 #define _GNU_SOURCE 1
 #include "shm/atomics.h"
 #include "tools/shmctl/stats.h"
+#include <getopt.h>
 #include <inttypes.h>
 #include <langinfo.h>
 #include <limits.h>
@@ -20,7 +21,6 @@
 #define PLOT_COLUMNS	    28u /* 4 for each power of ten */
 #define PLOT_FIRST_NS	    1000.0
 #define PLOT_PER_DECADE	    4.0
-#define HISTORY_DEFAULT_NS  1000000000u
 
 struct view {
 	const char *model; /* NULL = all that were asked for something */
@@ -333,26 +333,43 @@ static int take_count(const char *text, uint64_t *ret_n)
 	return 0;
 }
 
+enum { OPTION_WINDOW, OPTION_DIST, OPTION_HISTORY, OPTION_COUNT };
+static const struct command_option own_options[] = {
+	[OPTION_WINDOW] = { 'd', NULL, "TIME", "of the requests in the TIME (5s, 200ms) from now on" },
+	[OPTION_DIST] = { 0, "dist", NULL, "draw it, from 1 us to 10 s, four columns for a power of ten" },
+	[OPTION_HISTORY] = { 0, "history", "TIME", "one line each TIME, until Ctrl-C" },
+	[OPTION_COUNT] = { 'n', NULL, "N", "lines of history" },
+	{ 0 },
+};
+
+static bool take_option(struct view *view, int option, const char *value)
+{
+	switch (option) {
+	case OPTION_WINDOW:
+		return parse_duration(value, &view->window_ns) && view->window_ns;
+	case OPTION_DIST:
+		view->dist = true;
+		return true;
+	case OPTION_HISTORY:
+		return parse_duration(value, &view->history_ns) && view->history_ns;
+	default:
+		return take_count(value, &view->n_max) == 0;
+	}
+}
+
 static int parse(const struct options *options, struct view *view, int argc, char **argv)
 {
-	for (int i = 1; i < argc; i++) {
-		const char *word = argv[i], *value = i + 1 < argc ? argv[i + 1] : "";
+	int option;
 
-		if (!strcmp(word, "--dist"))
-			view->dist = true;
-		else if (!strcmp(word, "--history"))
-			view->history_ns = HISTORY_DEFAULT_NS;
-		else if (!strncmp(word, "--history=", 10) && parse_duration(word + 10, &view->history_ns) && view->history_ns)
-			continue;
-		else if (!strcmp(word, "-d") && parse_duration(value, &view->window_ns) && view->window_ns)
-			i++;
-		else if (!strcmp(word, "-n") && !take_count(value, &view->n_max))
-			i++;
-		else if (word[0] == '-' || view->model)
-			return fail(options, EXIT_USAGE, "%s%s%s: what is that? Try shmctl latency --help", word, *value ? " " : "", value);
-		else
-			view->model = word;
+	while ((option = next_option(options, &command_latency, argc, argv)) != OPTIONS_END) {
+		if (option == OPTIONS_BAD)
+			return EXIT_USAGE;
+		if (!take_option(view, option, optarg))
+			return fail(options, EXIT_USAGE, "%s: that is none; try shmctl latency --help", optarg);
 	}
+	if (optind + 1 < argc)
+		return fail(options, EXIT_USAGE, "%s: one model, or all; try shmctl latency --help", argv[optind + 1]);
+	view->model = argv[optind];
 	return EXIT_OK;
 }
 
@@ -377,14 +394,15 @@ static int run(const struct options *options, int argc, char **argv)
 const struct command command_latency = {
 	.name = "latency",
 	.summary = "where the time of requests goes: a histogram for each stage",
-	.usage = "Usage: shmctl latency [MODEL] [-d TIME] [--dist] [--history[=TIME]] [-n N] [-j]\n"
-		 "For each model that was asked for something: how long its requests spent in each stage, since the broker started, or\n"
-		 "in the TIME (5s, 200ms) from now on. --dist draws it, from 1 us to 10 s, four columns for a power of ten. --history\n"
-		 "writes one line each TIME (1s), N of them or until Ctrl-C. Needs no answer from the broker.\n"
+	.usage = "Usage: shmctl latency [MODEL] [-d TIME] [--dist] [--history TIME] [-n N] [-j]\n"
+		 "For each model that was asked for something: how long its requests spent in each stage, since the broker started.\n"
+		 "Needs no answer from the broker.\n"
 		 "  ring    from its submission until the broker took it, by its client's clock\n"
 		 "  queue   in its model's queue            wait    dispatched, until its instance began\n"
 		 "  run     gathered, run, scattered        post    until the broker had seen its end\n"
 		 "  served  queue to post, of every request; the others of those that came into an empty lane, and of every 16th\n"
 		 "  batch   run, counted once for each batch\n",
 	.run = run,
+	.arguments = "MODEL",
+	.options = own_options,
 };

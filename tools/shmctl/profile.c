@@ -13,6 +13,7 @@
 #include "tools/shmctl/operator.h"
 #include "tools/shmctl/stats.h"
 #include <errno.h>
+#include <getopt.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <signal.h>
@@ -318,21 +319,29 @@ static int profile_to(const struct options *options, uint64_t for_ns, const char
 	return r;
 }
 
+enum { OPTION_FOR, OPTION_FILE };
+static const struct command_option own_options[] = {
+	[OPTION_FOR] = { 'd', NULL, "TIME", "for as long; default: 10s" },
+	[OPTION_FILE] = { 'o', NULL, "FILE", "default: infbroker-profile.json" },
+	{ 0 },
+};
+
 static int run(const struct options *options, int argc, char **argv)
 {
 	const char *output = "infbroker-profile.json";
 	uint64_t for_ns = SECONDS_DEFAULT * 1000000000ull;
+	int option;
 
-	for (int i = 1; i < argc; i++) {
-		const char *value = i + 1 < argc ? argv[i + 1] : "";
-
-		if (!strcmp(argv[i], "-o") && *value)
-			output = argv[++i];
-		else if (!strcmp(argv[i], "-d") && parse_duration(value, &for_ns) && for_ns)
-			i++;
-		else
-			return fail(options, EXIT_USAGE, "%s%s%s: what is that? Try shmctl profile --help", argv[i], *value ? " " : "", value);
+	while ((option = next_option(options, &command_profile, argc, argv)) != OPTIONS_END) {
+		if (option == OPTIONS_BAD)
+			return EXIT_USAGE;
+		if (option == OPTION_FILE)
+			output = optarg;
+		else if (!parse_duration(optarg, &for_ns) || !for_ns)
+			return fail(options, EXIT_USAGE, "%s: that is no time; try shmctl profile --help", optarg);
 	}
+	if (optind < argc)
+		return fail(options, EXIT_USAGE, "%s: profile takes no argument; -o names the file", argv[optind]);
 	return profile_to(options, for_ns, output);
 }
 
@@ -340,8 +349,9 @@ const struct command command_profile = {
 	.name = "profile",
 	.summary = "some seconds of requests and batches, as a file for ui.perfetto.dev",
 	.usage = "Usage: shmctl profile [-d TIME] [-o FILE] [-j]\n"
-		 "Writes what is answered in the next TIME (10s) to FILE (infbroker-profile.json): each request with its stages, each\n"
+		 "Writes what is answered from now on to FILE: each request with its stages, each\n"
 		 "batch on its instance's track, arrows between them, and how much waits. Your own requests; for root and the\n"
 		 "broker's user all. ui.perfetto.dev and chrome://tracing open it. Ctrl-C ends it early.\n",
 	.run = run,
+	.options = own_options,
 };

@@ -271,4 +271,5 @@ const struct command command_snapshot = {
 		 "is status, models and sessions of it; every command that reads statistics takes --socket FOLDER/socket. diff says\n"
 		 "what was counted between two snapshots of one broker.\n",
 	.run = run,
+	.arguments = "save|show|diff FOLDER...",
 };

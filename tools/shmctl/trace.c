@@ -5,6 +5,7 @@
 #include "shm/status.h"
 #include "tools/shmctl/operator.h"
 #include "tools/shmctl/stats.h"
+#include <getopt.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <signal.h>
@@ -197,52 +198,60 @@ static bool parse_number(const char *text, uint64_t max, uint64_t *ret)
 	return true;
 }
 
+enum { OPTION_MODEL, OPTION_PID, OPTION_SESSION, OPTION_SLOW, OPTION_COUNT, OPTION_FOR, OPTION_NO_HEADER };
+static const struct command_option own_options[] = {
+	[OPTION_MODEL] = { 'm', "model", "MODEL", "requests for that model" },
+	[OPTION_PID] = { 'p', "pid", "PID", "of that process" },
+	[OPTION_SESSION] = { 's', "session", "SESSION", "of that session" },
+	[OPTION_SLOW] = { 0, "slow", "TIME", "that took as long (5ms, 200us)" },
+	[OPTION_COUNT] = { 'n', NULL, "N", "as many, then end" },
+	[OPTION_FOR] = { 'd', NULL, "TIME", "for as long" },
+	[OPTION_NO_HEADER] = { 0, "no-header", NULL, "without the first line" },
+	{ 0 },
+};
+
 /* One option with its value. False where the value is none of it. */
-static bool take_option(struct filter *filter, const char *option, const char *value)
+static bool take_option(struct filter *filter, int option, const char *value)
 {
 	uint64_t number = 0;
 
-	if (!strcmp(option, "-m")) {
+	switch (option) {
+	case OPTION_MODEL:
 		filter->model = value;
 		return true;
-	}
-	if (!strcmp(option, "--slow"))
+	case OPTION_SLOW:
 		return parse_duration(value, &filter->slow_ns);
-	if (!strcmp(option, "-d"))
+	case OPTION_FOR:
 		return parse_duration(value, &filter->for_ns) && filter->for_ns;
-	if (!strcmp(option, "-n"))
+	case OPTION_COUNT:
 		return parse_number(value, UINT64_MAX, &filter->n_max);
-	if (!parse_number(value, INT32_MAX, &number))
-		return false;
-	if (!strcmp(option, "-p"))
-		filter->pid = (uint32_t)number;
-	else
-		filter->session = (uint32_t)number;
-	return true;
+	case OPTION_NO_HEADER:
+		filter->no_header = true;
+		return true;
+	default:
+		if (!parse_number(value, INT32_MAX, &number))
+			return false;
+		if (option == OPTION_PID)
+			filter->pid = (uint32_t)number;
+		else
+			filter->session = (uint32_t)number;
+		return true;
+	}
 }
 
 static int run(const struct options *options, int argc, char **argv)
 {
-	static const char *const valued[] = { "-m", "-p", "-s", "-n", "-d", "--slow" };
 	struct filter filter = { 0 };
+	int option;
 
-	for (int i = 1; i < argc; i++) {
-		bool known = false;
-
-		if (!strcmp(argv[i], "--no-header")) {
-			filter.no_header = true;
-			continue;
-		}
-		for (size_t k = 0; k < sizeof(valued) / sizeof(valued[0]); k++)
-			known |= !strcmp(argv[i], valued[k]);
-		if (!known)
-			return fail(options, EXIT_USAGE, "%s: what is that? Try shmctl trace --help", argv[i]);
-		if (i + 1 == argc)
-			return fail(options, EXIT_USAGE, "%s wants a value; try shmctl trace --help", argv[i]);
-		if (!take_option(&filter, argv[i], argv[i + 1]))
-			return fail(options, EXIT_USAGE, "%s %s: that is none; try shmctl trace --help", argv[i], argv[i + 1]);
-		i++;
+	while ((option = next_option(options, &command_trace, argc, argv)) != OPTIONS_END) {
+		if (option == OPTIONS_BAD)
+			return EXIT_USAGE;
+		if (!take_option(&filter, option, optarg))
+			return fail(options, EXIT_USAGE, "%s: that is none; try shmctl trace --help", optarg);
 	}
+	if (optind < argc)
+		return fail(options, EXIT_USAGE, "%s: trace takes no argument; try shmctl trace --help", argv[optind]);
 	return trace_all(options, &filter);
 }
 
@@ -251,7 +260,7 @@ const struct command command_trace = {
 	.summary = "each request as it is answered, with the time of each stage",
 	.usage = "Usage: shmctl trace [-m MODEL] [-p PID] [-s SESSION] [--slow TIME] [-n N] [-d TIME] [--no-header] [-j]\n"
 		 "One line for each request that is answered from now on, until Ctrl-C, N of them, or for a TIME (5s, 200ms):\n"
-		 "your own; for root and the broker's user all. --slow shows only those that took as long.\n"
+		 "your own; for root and the broker's user all.\n"
 		 "  RING    from its submission until the broker took it       (by its client's clock)\n"
 		 "  QUEUE   in its model's queue\n"
 		 "  WAIT    dispatched, but behind another batch, or the instance slept\n"
@@ -259,4 +268,5 @@ const struct command command_trace = {
 		 "  POST    until the broker had seen its end and answered\n"
 		 "TOTAL is their sum. BATCH is position on instance: rows of requests. -j writes one object a line.\n",
 	.run = run,
+	.options = own_options,
 };
