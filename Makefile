@@ -264,7 +264,7 @@ $(BUILD)/libinfclient.pc: client/libinfclient.pc.in include/inf/version.h
 		-e 's|@VERSION@|$(VERSION)|' $< > $@
 
 # Tools are linked twice: to run from the build folder, and to be installed without a path inside.
-TOOL_LIBS_shmctl := -ljansson
+TOOL_LIBS_shmctl := -ljansson -lm
 TOOL_LIBS_infclassify := -ljansson -ljpeg -lpthread -lm
 TOOL_LIBS_infbench := -ljansson -lpthread -lm
 define tool

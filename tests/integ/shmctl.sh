@@ -18,7 +18,7 @@ says "without a command: the usage" 2 '^Usage: shmctl' "$CTL"
 says "--help" 0 'Exit status: 0 well, 1 ' "$CTL" --help
 says "-h" 0 '^Usage: shmctl \[OPTION\]' "$CTL" -h
 says "--version" 0 '^shmctl [0-9]+\.[0-9]+\.[0-9]+$' "$CTL" --version
-for command in status models sessions devices infer; do
+for command in status models sessions show instances rings regions events stat devices infer; do
 	says "$command --help" 0 "^Usage: shmctl $command" "$CTL" $command --help
 	says "--help $command" 0 "^Usage: shmctl $command" "$CTL" --help $command
 	says "infbroker's commands are in --help: $command" 0 "^  $command " "$CTL" --help
@@ -27,7 +27,8 @@ while read -r typed meant; do
 	says "$typed: $meant was meant" 2 "no command $typed; did you mean $meant\?" "$CTL" "$typed"
 done <<-'X'
 	statsu status
-	stat status
+	statuss status
+	ring rings
 	modles models
 	model models
 	session sessions
@@ -36,7 +37,7 @@ X
 says "far from any command" 2 'no command frobnicate; try shmctl --help$' "$CTL" frobnicate
 says "a command of 1000 characters" 2 'no command xxx' "$CTL" "$(printf 'x%.0s' $(seq 1000))"
 says "an empty command" 2 'no command' "$CTL" ""
-for command in status models sessions; do says "$command takes no argument" 2 "stray: $command takes no argument" "$CTL" $command stray; done
+for command in status models sessions instances rings regions events; do says "$command takes no argument" 2 "stray: $command takes no argument" "$CTL" $command stray; done
 says "infer without a model" 2 'which model\? shmctl models lists them' "$CTL" infer
 says "an unknown option" 2 '--frob' "$CTL" --frob status
 says "an unknown option of infer" 2 '-x: what is that\?' "$CTL" infer -x
@@ -289,7 +290,7 @@ says "it serves by itself again" 0 '^out i32\[\]: 42$' "$CTL" infer scalar "$X/s
 # --- files and sockets that one may not use -------------------------------------------------------------------------
 
 denied() { # RUN-AS SHMCTL
-	for command in status models sessions; do
+	for command in status models sessions rings events; do
 		says "$command in a closed folder" 4 'Permission denied' $1 "$2" --socket "$RUN/closed/socket" $command
 		json "the same with -j" 4 "d['exit_status'] == 4" $1 "$2" --socket "$RUN/closed/socket" -j $command
 	done
@@ -353,7 +354,7 @@ says "status of a killed broker" 3 "^broker +gone, pid $killed" "$CTL" status
 json "status -j of a killed broker" 3 "d['state'] == 'gone' and d['pid'] == $killed and d['requests']['OK'] > 20 and d['uptime_ns'] == 0" "$CTL" status -j
 says "models of a killed broker, from its file" 3 "^add_sub +1 ready" "$CTL" models
 json "the same for programs" 3 "sum(m['requests'] for m in d['models']) > 20" "$CTL" models -j
-says "sessions of a killed broker" 3 "the broker at $SOCKET is gone: this is how it was; start infbroker anew" "$CTL" sessions
+says "sessions of a killed broker" 3 "the broker at $SOCKET is gone; start infbroker anew" "$CTL" sessions
 json "infer -j with a killed broker" 3 "d['exit_status'] == 3 and '$SOCKET' in d['error']" "$CTL" infer -j identity "$X/rows.npy"
 
 # A broker at a path that is no UTF-8.

@@ -38,13 +38,14 @@ int print_json(const struct options *options, const char *schema, json_t *object
 
 	snprintf(text, sizeof(text), "infbroker.%s/1", schema);
 	if (object && json_object_set_new(object, "schema", json_string(text)) == 0)
-		r = json_dumpf(object, stdout, JSON_INDENT(2));
+		r = json_dumpf(object, stdout, options->one_line ? JSON_COMPACT : JSON_INDENT(2));
 	json_decref(object);
 	if (r == 0 && putchar('\n') != EOF && fflush(stdout) == 0)
 		return EXIT_OK;
-	fprintf(stderr, "shmctl %s: cannot write the answer: %s\n",
-		options->command ? options->command : "",
-		errno ? strerror(errno) : "out of memory");
+	if (errno != EPIPE)
+		fprintf(stderr, "shmctl %s: cannot write the answer: %s\n",
+			options->command ? options->command : "",
+			errno ? strerror(errno) : "out of memory");
 	return EXIT_UNHEALTHY;
 }
 

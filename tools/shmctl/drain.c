@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* drain.c - `shmctl drain` and `shmctl resume`: no new requests, and again. */
 #define _GNU_SOURCE 1
-#include "shm/atomics.h"
 #include "shm/control.h"
 #include "tools/shmctl/operator.h"
 #include "tools/shmctl/stats.h"

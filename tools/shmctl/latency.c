@@ -5,8 +5,7 @@
  * They count from the broker's start; what lies between two looks is their difference. Needs no answer from the broker.
  */
 #define _GNU_SOURCE 1
-#include "shm/atomics.h"
-#include "tools/shmctl/stats.h"
+#include "tools/shmctl/look.h"
 #include <getopt.h>
 #include <inttypes.h>
 #include <langinfo.h>
@@ -30,8 +29,8 @@ struct view {
 	bool dist;
 };
 
-/* One look at a model. */
-struct look {
+/* The histograms of a model at one moment, or what came between two. */
+struct cut {
 	uint64_t at_ns;
 	struct inf_histogram stages[INF_STAGES];
 	struct inf_histogram batch;
@@ -45,24 +44,15 @@ static void on_signal(int signal)
 	interrupted = 1;
 }
 
-static void copy(struct inf_histogram *to, const struct inf_histogram *from)
-{
-	to->n = inf_load64(&from->n);
-	to->sum_ns = inf_load64(&from->sum_ns);
-	to->max_ns = inf_load64(&from->max_ns);
-	for (uint32_t i = 0; i < INF_HISTOGRAM_BUCKETS; i++)
-		to->buckets[i] = inf_load64(&from->buckets[i]);
-}
-
 /* What came between two looks. Of its largest value only the bucket is known. */
 static void subtract(struct inf_histogram *later, const struct inf_histogram *earlier)
 {
 	uint64_t max_ns = 0;
 
-	later->n -= earlier->n;
-	later->sum_ns -= earlier->sum_ns;
+	later->n = counted(later->n, earlier->n);
+	later->sum_ns = counted(later->sum_ns, earlier->sum_ns);
 	for (uint32_t i = 0; i < INF_HISTOGRAM_BUCKETS; i++) {
-		later->buckets[i] -= earlier->buckets[i];
+		later->buckets[i] = counted(later->buckets[i], earlier->buckets[i]);
 		if (later->buckets[i])
 			max_ns = inf_histogram_upper_edge(i);
 	}
@@ -70,15 +60,15 @@ static void subtract(struct inf_histogram *later, const struct inf_histogram *ea
 		later->max_ns = max_ns;
 }
 
-static void look_at(struct look *look, const struct inf_stats_model *model)
+static void cut_at(struct cut *cut, const struct inf_stats_model *model)
 {
-	look->at_ns = monotonic_ns();
+	cut->at_ns = monotonic_ns();
 	for (unsigned int i = 0; i < INF_STAGES; i++)
-		copy(&look->stages[i], &model->stages[i]);
-	copy(&look->batch, &model->batch);
+		cut->stages[i] = model->stages[i];
+	cut->batch = model->batch;
 }
 
-static void look_since(struct look *later, const struct look *earlier)
+static void cut_since(struct cut *later, const struct cut *earlier)
 {
 	for (unsigned int i = 0; i < INF_STAGES; i++)
 		subtract(&later->stages[i], &earlier->stages[i]);
@@ -117,15 +107,15 @@ static json_t *histogram_json(const struct inf_histogram *histogram)
 	return object;
 }
 
-static json_t *look_json(const struct inf_stats_model *model, const struct look *look)
+static json_t *cut_json(const struct inf_stats_model *model, const struct cut *cut)
 {
 	json_t *stages = json_object();
 
 	for (unsigned int i = 0; i < INF_STAGES; i++)
-		json_object_set_new(stages, inf_stage_name((enum inf_stage)i), histogram_json(&look->stages[i]));
-	json_object_set_new(stages, "batch", histogram_json(&look->batch));
+		json_object_set_new(stages, inf_stage_name((enum inf_stage)i), histogram_json(&cut->stages[i]));
+	json_object_set_new(stages, "batch", histogram_json(&cut->batch));
 	return json_pack("{s:o, s:I, s:o}", "name", json_text(model->name), "version",
-			 (json_int_t)inf_load32(&model->model_version), "stages", stages);
+			 (json_int_t)model->model_version, "stages", stages);
 }
 
 /* Which column of the plot a bucket belongs to: by its upper edge. */
@@ -183,20 +173,20 @@ static void print_stage(const char *name, const struct inf_histogram *histogram,
 	puts(dist ? "|" : "");
 }
 
-static void print_look(const struct view *view, const struct inf_stats_model *model, const struct look *look)
+static void print_cut(const struct view *view, const struct inf_stats_model *model, const struct cut *cut)
 {
 	char name[WORD_BYTES], word[WORD_BYTES];
 
-	printf("%s:%" PRIu32 "  %s%s, %" PRIu64 " requests\n", word_name(name, model->name), inf_load32(&model->model_version),
+	printf("%s:%" PRIu32 "  %s%s, %" PRIu64 " requests\n", word_name(name, model->name), model->model_version,
 	       view->window_ns ? "the last " : "since the broker started", view->window_ns ? word_time(word, view->window_ns) : "",
-	       look->stages[INF_STAGE_SERVED].n);
+	       cut->stages[INF_STAGE_SERVED].n);
 	if (view->dist)
 		printf("%-7s %10s %8s %8s %8s |%s|\n", "STAGE", "COUNTED", "P50", "P99", "MAX", "1us 10us.1ms1ms 10ms.1s 1s  ");
 	else
 		printf("%-7s %10s %9s %9s %9s %9s\n", "STAGE", "COUNTED", "P50", "P99", "P99.9", "MAX");
 	for (unsigned int i = 0; i < INF_STAGES; i++)
-		print_stage(inf_stage_name((enum inf_stage)i), &look->stages[i], view->dist);
-	print_stage("batch", &look->batch, view->dist);
+		print_stage(inf_stage_name((enum inf_stage)i), &cut->stages[i], view->dist);
+	print_stage("batch", &cut->batch, view->dist);
 }
 
 /* --- once, or again and again --- */
@@ -208,7 +198,7 @@ static bool is_shown(const struct view *view, const struct inf_stats_model *mode
 	snprintf(name, sizeof(name), "%.*s", INF_NAME_BYTES, model->name);
 	if (!name[0])
 		return false;
-	return view->model ? !strcmp(view->model, name) : inf_load64(&model->n_requests) > 0;
+	return view->model ? !strcmp(view->model, name) : model->n_requests > 0;
 }
 
 static int no_model(const struct options *options, const struct view *view)
@@ -221,9 +211,26 @@ static int no_model(const struct options *options, const struct view *view)
 	return EXIT_OK;
 }
 
+/* The same broker's statistics as they are now; NULL where it was started anew or is gone. */
+static const struct inf_stats_public *look_again(const struct options *options, const struct inf_stats_public *stats)
+{
+	char path[PATH_MAX];
+	const struct inf_stats_public *now = stats_find(options, path);
+
+	if (now && now->head.pid == stats->head.pid && now->head.start_ns == stats->head.start_ns)
+		return now;
+	stats_close(now);
+	return NULL;
+}
+
+static int gone(const struct options *options)
+{
+	return fail(options, EXIT_NOT_RUNNING, "the broker is gone, or was started anew; shmctl status says which");
+}
+
 static int show_once(const struct options *options, const struct view *view, const struct inf_stats_public *stats)
 {
-	struct look *earlier = calloc(INF_STATS_MODELS + 1, sizeof(*earlier)), *now = earlier + INF_STATS_MODELS;
+	struct cut *earlier = calloc(INF_STATS_MODELS + 1, sizeof(*earlier)), *now = earlier + INF_STATS_MODELS;
 	json_t *models = json_array();
 	unsigned int n = 0;
 	int r = EXIT_OK;
@@ -234,26 +241,27 @@ static int show_once(const struct options *options, const struct view *view, con
 	}
 	if (view->window_ns) {
 		for (unsigned int i = 0; i < INF_STATS_MODELS; i++)
-			look_at(&earlier[i], &stats->models[i]);
+			cut_at(&earlier[i], &stats->models[i]);
 		sleep_ns(view->window_ns);
+		stats = look_again(options, stats);
 	}
-	for (unsigned int i = 0; i < INF_STATS_MODELS; i++) {
+	for (unsigned int i = 0; stats && i < INF_STATS_MODELS; i++) {
 		const struct inf_stats_model *model = &stats->models[i];
 
 		if (!is_shown(view, model))
 			continue;
-		look_at(now, model);
-		look_since(now, &earlier[i]);
+		cut_at(now, model);
+		cut_since(now, &earlier[i]);
 		if (options->json)
-			json_array_append_new(models, look_json(model, now));
+			json_array_append_new(models, cut_json(model, now));
 		else
 			printf("%s", n ? "\n" : "");
 		if (!options->json)
-			print_look(view, model, now);
+			print_cut(view, model, now);
 		n++;
 	}
 	if (!n)
-		r = no_model(options, view);
+		r = stats ? no_model(options, view) : gone(options);
 	if (options->json && r == EXIT_OK)
 		r = print_json(options, "latency", json_pack("{s:I, s:O}", "window_ns", (json_int_t)view->window_ns, "models", models));
 	json_decref(models);
@@ -261,10 +269,10 @@ static int show_once(const struct options *options, const struct view *view, con
 	return r;
 }
 
-static void print_history_line(const struct options *options, const struct inf_stats_model *model, const struct look *look,
+static void print_history_line(const struct options *options, const struct inf_stats_model *model, const struct cut *cut,
 			       uint64_t took_ns)
 {
-	const struct inf_histogram *served = &look->stages[INF_STAGE_SERVED];
+	const struct inf_histogram *served = &cut->stages[INF_STAGE_SERVED];
 	char name[WORD_BYTES], p50[WORD_BYTES], p99[WORD_BYTES], max[WORD_BYTES];
 	double rate = (double)served->n * 1e9 / (double)took_ns;
 
@@ -290,7 +298,8 @@ static void print_history_line(const struct options *options, const struct inf_s
 
 static int show_history(const struct options *options, const struct view *view, const struct inf_stats_public *stats)
 {
-	struct look *earlier = calloc(INF_STATS_MODELS + 1, sizeof(*earlier)), *now = earlier + INF_STATS_MODELS, whole;
+	struct cut *earlier = calloc(INF_STATS_MODELS + 1, sizeof(*earlier)), *now = earlier + INF_STATS_MODELS, whole;
+	const struct inf_stats_public *again;
 	int r = EXIT_OK;
 
 	if (!earlier)
@@ -298,25 +307,28 @@ static int show_history(const struct options *options, const struct view *view, 
 	if (!options->json)
 		printf("%-20s %10s %9s %9s %9s\n", "MODEL", "REQ/S", "P50", "P99", "MAX");
 	for (unsigned int i = 0; i < INF_STATS_MODELS; i++)
-		look_at(&earlier[i], &stats->models[i]);
+		cut_at(&earlier[i], &stats->models[i]);
 	for (uint64_t n = 0; !interrupted && (!view->n_max || n < view->n_max); n++) {
 		fflush(stdout);
 		if (ferror(stdout))
 			break;
 		sleep_ns(view->history_ns);
-		for (unsigned int i = 0; i < INF_STATS_MODELS && !interrupted; i++) {
-			if (!is_shown(view, &stats->models[i]))
-				continue;
-			look_at(now, &stats->models[i]);
-			whole = *now;
-			look_since(now, &earlier[i]);
-			print_history_line(options, &stats->models[i], now, whole.at_ns - earlier[i].at_ns);
-			earlier[i] = whole;
-		}
-		if (stats_life(&stats->head) == LIFE_GONE) {
-			r = fail(options, EXIT_NOT_RUNNING, "the broker is gone; start infbroker anew");
+		again = look_again(options, stats);
+		if (!again || stats_life(&stats->head) == LIFE_GONE) {
+			stats_close(again);
+			r = gone(options);
 			break;
 		}
+		for (unsigned int i = 0; i < INF_STATS_MODELS && !interrupted; i++) {
+			if (!is_shown(view, &again->models[i]))
+				continue;
+			cut_at(now, &again->models[i]);
+			whole = *now;
+			cut_since(now, &earlier[i]);
+			print_history_line(options, &again->models[i], now, whole.at_ns - earlier[i].at_ns);
+			earlier[i] = whole;
+		}
+		stats_close(again);
 	}
 	free(earlier);
 	return r;

@@ -13,6 +13,12 @@ static const struct command *const commands[] = {
 	&command_status,
 	&command_models,
 	&command_sessions,
+	&command_show,
+	&command_instances,
+	&command_rings,
+	&command_regions,
+	&command_events,
+	&command_stat,
 	&command_devices,
 	&command_latency,
 	&command_trace,
@@ -183,7 +189,7 @@ static int run(const struct command *command, const struct options *options, int
 	r = command->run(options, argc, argv);
 	if (fflush(stdout) == 0 && !ferror(stdout))
 		return r;
-	if (r == EXIT_OK)
+	if (r == EXIT_OK && errno != EPIPE) /* who closed the pipe has seen enough */
 		fprintf(stderr, "shmctl %s: cannot write the answer: %s\n", command->name,
 			strerror(errno));
 	return r == EXIT_OK ? EXIT_UNHEALTHY : r;

@@ -42,6 +42,14 @@ static unsigned int n_options(const struct command *command)
 	return n;
 }
 
+/* "[SECONDS]" may be left out, and stands behind a "=" where it is not. */
+static int takes(const struct command_option *option)
+{
+	if (!option->value)
+		return no_argument;
+	return option->value[0] == '[' ? optional_argument : required_argument;
+}
+
 /* A colon first: getopt tells a missing value from an unknown option. */
 static void fill(const struct command *command, char letters[2 * OPTIONS_MAX + 2], struct option longs[OPTIONS_MAX + 1])
 {
@@ -56,8 +64,7 @@ static void fill(const struct command *command, char letters[2 * OPTIONS_MAX + 2
 		if (option->letter && option->value)
 			letters[n++] = ':';
 		if (option->name)
-			longs[n_longs++] = (struct option){ option->name, option->value ? required_argument : no_argument, NULL,
-							    256 + (int)i };
+			longs[n_longs++] = (struct option){ option->name, takes(option), NULL, 256 + (int)i };
 	}
 	letters[n] = '\0';
 	longs[n_longs] = (struct option){ 0 };

@@ -8,7 +8,6 @@
  * since the profile began.
  */
 #define _GNU_SOURCE 1
-#include "shm/atomics.h"
 #include "shm/status.h"
 #include "tools/shmctl/operator.h"
 #include "tools/shmctl/stats.h"
@@ -91,13 +90,13 @@ static void model_name(const struct profile *profile, uint32_t model, char name[
 
 static uint32_t executor_pid(const struct profile *profile)
 {
-	return inf_load32(&profile->stats->executor_pid);
+	return profile->stats->executor_pid;
 }
 
 /* The processes and threads that are known at once. */
 static void name_all(struct profile *profile)
 {
-	uint32_t pid = executor_pid(profile), n = inf_load32(&profile->stats->n_instances);
+	uint32_t pid = executor_pid(profile), n = profile->stats->n_instances;
 	char name[64];
 
 	name_thing(profile, "process_name", profile->stats->head.pid, 0, "infbroker");
@@ -119,7 +118,7 @@ static void match(void *data, const struct inf_stats_session *entry)
 {
 	struct name_of *wanted = data;
 
-	if (inf_load32(&entry->pid) == wanted->pid)
+	if (entry->pid == wanted->pid)
 		snprintf(wanted->name, sizeof(wanted->name), "%.*s", (int)strnlen(entry->name, sizeof(entry->name)), entry->name);
 }
 
@@ -212,23 +211,26 @@ static void arrow(struct profile *profile, const struct inf_trace_record *record
 static void counters(struct profile *profile)
 {
 	uint64_t now_ns = monotonic_ns();
-	char name[INF_NAME_BYTES + 1];
+	char name[INF_NAME_BYTES + 1], path[PATH_MAX];
+	const struct inf_stats_public *now;
 
 	if (now_ns - profile->counted_ns < COUNTERS_NS)
 		return;
 	profile->counted_ns = now_ns;
-	for (unsigned int i = 0; i < INF_STATS_MODELS; i++) {
-		const struct inf_stats_model *model = &profile->stats->models[i];
+	now = stats_find(profile->options, path);
+	for (unsigned int i = 0; now && i < INF_STATS_MODELS; i++) {
+		const struct inf_stats_model *model = &now->models[i];
 
-		if (!model->name[0] || !inf_load64(&model->n_requests))
+		if (!model->name[0] || !model->n_requests)
 			continue;
 		model_name(profile, i, name);
 		event(profile, "C", now_ns, profile->stats->head.pid, 0);
 		text(profile, "name", name);
 		fprintf(profile->file, ",\"args\":{\"rows waiting\":%" PRIu64 ",\"rows running\":%" PRIu64 "}",
-			inf_load64(&model->queued), inf_load64(&model->in_flight));
+			model->queued, model->in_flight);
 		end(profile);
 	}
+	stats_close(now);
 }
 
 static void take(struct profile *profile, const char *path, const struct inf_trace_record *record)

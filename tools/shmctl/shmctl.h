@@ -29,11 +29,15 @@ struct options {
 	const char *command;
 	unsigned int timeout_s; /* 0 = wait for ever */
 	bool json;
+	bool one_line; /* each object of JSON on a line of its own */
 };
 
 /*
  * An option. What it takes is named by `value`, for --help and for completion: FILE and FOLDER are completed as those, MODEL and SESSION
  * from the broker's statistics, alternatives ("bash|zsh") as their words, any other (SECONDS) not at all. NULL: it takes nothing.
+ * An option. What it takes is named by `value`, for --help and for completion: FILE and FOLDER are completed as those, MODEL as a
+ * served model, alternatives ("bash|zsh") as their words, any other (SECONDS) not at all. NULL: it takes nothing. A long one in
+ * brackets ("[SECONDS]") may be left out.
  */
 struct command_option {
 	char letter;	  /* 0 = none */
@@ -55,6 +59,12 @@ struct command {
 extern const struct command command_status;
 extern const struct command command_models;
 extern const struct command command_sessions;
+extern const struct command command_show;
+extern const struct command command_instances;
+extern const struct command command_rings;
+extern const struct command command_regions;
+extern const struct command command_events;
+extern const struct command command_stat;
 extern const struct command command_devices;
 extern const struct command command_latency;
 extern const struct command command_trace;

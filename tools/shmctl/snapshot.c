@@ -6,7 +6,6 @@
  * command that reads statistics reads a snapshot as well: shmctl --socket FOLDER/socket sessions.
  */
 #define _GNU_SOURCE 1
-#include "shm/atomics.h"
 #include "shm/status.h"
 #include "tools/shmctl/stats.h"
 #include <errno.h>

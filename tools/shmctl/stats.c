@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * stats.c - finds, checks and maps statistics files.
+ * stats.c - finds, checks and copies statistics files.
  *
- * The broker has mapped the same pages and stores into them while we read: each word is whole, words may be of different
- * moments. A file that is too short, foreign or of another version is refused here, so that no reader finds out later.
+ * The broker stores into them while we read: words may be of different moments. They are copied, not mapped: a file that somebody
+ * cuts while we look would kill us by SIGBUS, and what was checked would change again. A file that is too short, foreign or of another
+ * version is refused here, and every string of a copy has an end, so that no reader finds out later.
  */
 #define _GNU_SOURCE 1
 #include "tools/shmctl/stats.h"
-#include "shm/atomics.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -46,42 +46,121 @@ static unsigned int places(const struct options *options, char paths[PLACES_MAX]
 	return n;
 }
 
-/*
- * 0 and the mapping, -EBADMSG for what is none of ours, -EPROTONOSUPPORT for another version's, -errno. It is as long as its
- * head says, and at least as long as `bytes_min`.
- */
-static int map_file(const char *path, size_t bytes_min, const void **ret_map)
+/* What lies there is a regular file and begins like one of ours: its fd and its head; else the same errors as stats_open(). */
+static int open_file(const char *path, struct inf_stats_head *ret_head)
 {
-	const struct inf_stats_head *head;
 	struct stat status;
-	void *map;
 	int r = 0, fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 
 	if (fd < 0)
 		return -errno;
 	if (fstat(fd, &status) < 0)
 		r = -errno;
-	else if (!S_ISREG(status.st_mode) || (size_t)status.st_size < sizeof(*head))
-		r = -EBADMSG;
-	map = r ? MAP_FAILED : mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_SHARED, fd, 0);
-	if (!r && map == MAP_FAILED)
-		r = -errno;
-	close(fd);
-	if (r)
-		return r;
-	head = map;
-	/* Acquire: the broker stores the magic last. */
-	if (inf_load64_acquire(&head->magic) != INF_STATS_MAGIC)
-		r = -EBADMSG;
-	else if (head->version != INF_STATS_VERSION)
+	else if (!S_ISREG(status.st_mode) || pread(fd, ret_head, sizeof(*ret_head), 0) != (ssize_t)sizeof(*ret_head) ||
+		 ret_head->magic != INF_STATS_MAGIC)
+		r = -EBADMSG; /* also one that is just being made: the magic is stored last */
+	else if (ret_head->version != INF_STATS_VERSION)
 		r = -EPROTONOSUPPORT;
-	else if ((size_t)status.st_size < bytes_min || head->bytes != (uint64_t)status.st_size)
+	else if (ret_head->bytes != (uint64_t)status.st_size)
 		r = -EBADMSG;
-	if (r)
-		munmap(map, (size_t)status.st_size);
-	else
-		*ret_map = map;
+	if (!r)
+		return fd;
+	close(fd);
 	return r;
+}
+
+/* All of it, or -EBADMSG where the file ends before: somebody has cut it. */
+static int read_at(int fd, void *to, size_t n_bytes, size_t offset)
+{
+	while (n_bytes) {
+		ssize_t n = pread(fd, to, n_bytes, (off_t)offset);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : -EBADMSG;
+		to = (char *)to + n;
+		offset += (size_t)n;
+		n_bytes -= (size_t)n;
+	}
+	return 0;
+}
+
+#define END(text) ((text)[sizeof(text) - 1] = '\0')
+
+/* Whoever reads the copy need not ask whether its strings have an end. */
+static void end_strings(struct inf_stats_public *stats)
+{
+	END(stats->version_text);
+	END(stats->loop);
+	END(stats->socket_path);
+	END(stats->models_path);
+	END(stats->device);
+	END(stats->device_asked);
+	for (unsigned int i = 0; i < INF_STATS_LIMITS; i++)
+		END(stats->limits[i].name);
+	for (unsigned int i = 0; i < INF_STATS_EVENTS; i++)
+		END(stats->events[i].text);
+	for (unsigned int i = 0; i < INF_STATS_MODELS; i++) {
+		END(stats->models[i].name);
+		END(stats->models[i].text);
+	}
+}
+
+/*
+ * Events that were written while they were read get the number 0, as the broker itself has it meanwhile. pread(2) promises no
+ * order within one call, so that the number alone does not tell: what is the same twice was whole.
+ */
+static int drop_torn_events(int fd, struct inf_stats_public *stats)
+{
+	static struct inf_stats_event again[INF_STATS_EVENTS];
+	int r = read_at(fd, again, sizeof(again), offsetof(struct inf_stats_public, events));
+
+	for (unsigned int i = 0; !r && i < INF_STATS_EVENTS; i++)
+		if (memcmp(&again[i], &stats->events[i], sizeof(again[i])) != 0)
+			stats->events[i].seq = 0;
+	return r;
+}
+
+static int copy_public(int fd, struct inf_stats_public *stats)
+{
+	int r = read_at(fd, stats, sizeof(*stats), 0);
+
+	if (!r)
+		r = drop_torn_events(fd, stats);
+	if (!r && (stats->head.magic != INF_STATS_MAGIC || stats->head.version != INF_STATS_VERSION ||
+		   stats->head.bytes != sizeof(*stats)))
+		r = -EBADMSG; /* it was another one when it was opened */
+	end_strings(stats);
+	return r;
+}
+
+/* 0 and a copy, -EBADMSG for what is none of ours, -EPROTONOSUPPORT for another version's, -errno. */
+static int read_public(const char *path, const struct inf_stats_public **ret_stats)
+{
+	struct inf_stats_head head;
+	void *copy;
+	int r, fd = open_file(path, &head);
+
+	if (fd < 0)
+		return fd;
+	copy = mmap(NULL, sizeof(**ret_stats), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (copy == MAP_FAILED)
+		r = -errno;
+	else
+		r = head.bytes == sizeof(**ret_stats) ? copy_public(fd, copy) : -EBADMSG;
+	close(fd);
+	if (!r)
+		*ret_stats = copy;
+	else if (copy != MAP_FAILED)
+		munmap(copy, sizeof(**ret_stats));
+	return r;
+}
+
+void stats_close(const struct inf_stats_public *stats)
+{
+	if (stats)
+		munmap((void *)(uintptr_t)stats, sizeof(*stats));
 }
 
 /* When the files were copied; 0 = they are the broker's own. */
@@ -113,23 +192,12 @@ static int find(const struct options *options, char *ret_path,
 
 	for (unsigned int i = 0; i < n && r == -ENOENT; i++) {
 		snprintf(file, sizeof(file), "%s.stats", paths[i]);
-		r = map_file(file, sizeof(**ret_stats), (const void **)ret_stats);
-		if (r == 0 && (*ret_stats)->head.bytes != sizeof(**ret_stats)) {
-			munmap((void *)(uintptr_t)*ret_stats, (*ret_stats)->head.bytes);
-			r = -EBADMSG;
-		}
+		r = read_public(file, ret_stats);
 		snprintf(ret_path, PATH_MAX, "%s", paths[i]);
 	}
 	if (r == 0)
 		look_for_snapshot(ret_path);
 	return r;
-}
-
-const struct inf_stats_public *stats_find(const struct options *options, char *ret_path)
-{
-	const struct inf_stats_public *stats = NULL;
-
-	return find(options, ret_path, &stats) ? NULL : stats;
 }
 
 int stats_look(const struct options *options, char *ret_path, const struct inf_stats_public **ret_stats)
@@ -145,6 +213,13 @@ int stats_look(const struct options *options, char *ret_path, const struct inf_s
 		if (i == 0 || lstat(paths[i], &status) == 0)
 			snprintf(ret_path, PATH_MAX, "%s", paths[i]);
 	return r;
+}
+
+const struct inf_stats_public *stats_find(const struct options *options, char *ret_path)
+{
+	const struct inf_stats_public *stats = NULL;
+
+	return find(options, ret_path, &stats) ? NULL : stats;
 }
 
 /* No statistics file at any of the places: nobody there, or a broker that could not make one. */
@@ -207,43 +282,44 @@ const struct inf_stats_public *stats_open(const struct options *options, char *r
 	return NULL;
 }
 
-const struct inf_stats_user *stats_open_user(const char *path, int *ret_error)
+/* Each session in a part of a user's file that was read. */
+static void each_of_chunk(struct inf_stats_session *chunk, uint64_t n,
+			  void (*each)(void *data, const struct inf_stats_session *entry), void *data)
 {
-	const struct inf_stats_user *stats = NULL;
-
-	*ret_error = map_file(path, sizeof(*stats), (const void **)&stats);
-	if (*ret_error)
-		return NULL;
-	if (stats->n_entries > SESSIONS_MAX || stats->head.bytes != inf_stats_user_bytes(stats->n_entries)) {
-		munmap((void *)(uintptr_t)stats, stats->head.bytes);
-		*ret_error = -EBADMSG;
-		return NULL;
+	for (uint64_t i = 0; i < n; i++) {
+		if (chunk[i].used != 1)
+			continue;
+		END(chunk[i].name);
+		each(data, &chunk[i]);
 	}
-	return stats;
 }
 
 struct each_session {
+	struct inf_stats_head broker;
 	void (*each)(void *data, const struct inf_stats_session *entry);
 	void *data;
 };
 
-/* All sessions of one user. Where the file is not for us, or not there, that is none. */
+/* All sessions of one user. Where the file is not for us, not there, not whole, or of an earlier broker, that is none. */
 static void each_of_user(void *data, const char *path)
 {
 	const struct each_session *with = data;
-	const struct inf_stats_user *user;
-	uint64_t n_entries;
-	int r;
+	static struct inf_stats_session chunk[64];
+	struct inf_stats_user user;
+	int fd = open_file(path, &user.head);
 
-	user = stats_open_user(path, &r);
-	if (!user)
+	if (fd < 0)
 		return;
-	n_entries = user->n_entries;
-	for (uint64_t i = 0; i < n_entries; i++)
-		/* Acquire: the rest of the entry was stored before. */
-		if (inf_load32_acquire(&user->sessions[i].used) == 1)
-			with->each(with->data, &user->sessions[i]);
-	munmap((void *)(uintptr_t)user, inf_stats_user_bytes(n_entries));
+	if (read_at(fd, &user, sizeof(user), 0) || user.head.pid != with->broker.pid || user.head.start_ns != with->broker.start_ns ||
+	    user.n_entries > SESSIONS_MAX || user.head.bytes != inf_stats_user_bytes(user.n_entries))
+		user.n_entries = 0;
+	for (uint64_t i = 0, n; i < user.n_entries; i += n) {
+		n = user.n_entries - i < 64 ? user.n_entries - i : 64;
+		if (read_at(fd, chunk, n * sizeof(chunk[0]), inf_stats_user_bytes(i)))
+			break;
+		each_of_chunk(chunk, n, with->each, with->data);
+	}
+	close(fd);
 }
 
 /* Where the folder cannot be listed the user's own file is still known by name. */
@@ -274,14 +350,22 @@ void stats_each_file(const char *socket_path, void (*each)(void *data, const cha
 /* A file that is just being made has no magic yet, and is refused like any other. */
 void stats_each_session(const char *socket_path, void (*each)(void *data, const struct inf_stats_session *entry), void *data)
 {
-	struct each_session with = { each, data };
+	struct each_session with = { .each = each, .data = data };
+	char path[2 * PATH_MAX];
+	int fd;
 
+	/* One that was killed has left its files: those of users without a session now are not replaced. */
+	snprintf(path, sizeof(path), "%s.stats", socket_path);
+	fd = open_file(path, &with.broker);
+	if (fd < 0)
+		return;
+	close(fd);
 	stats_each_file(socket_path, each_of_user, &with);
 }
 
 bool stats_has_device(const struct inf_stats_public *stats)
 {
-	return !strncmp(stats->device, "cuda:", 5) || inf_load64(&stats->device_bytes);
+	return !strncmp(stats->device, "cuda:", 5) || stats->device_bytes;
 }
 
 enum life stats_life(const struct inf_stats_head *head)

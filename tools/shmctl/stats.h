@@ -18,8 +18,9 @@ enum life {
 };
 
 /*
- * Maps SOCKET.stats of the first place that has one, read-only. NULL after an error line, *ret_status is the exit
- * status then. `ret_path` gets the socket's path, PATH_MAX bytes.
+ * A private copy of SOCKET.stats as it is now, of the first place that has one; its strings have ends. NULL after an error line,
+ * *ret_status is the exit status then. `ret_path` gets the socket's path, PATH_MAX bytes. To see what changes, open it again: a
+ * broker that was started anew has a new file.
  */
 const struct inf_stats_public *stats_open(const struct options *options, char *ret_path,
 					  int *ret_status);
@@ -33,18 +34,18 @@ const struct inf_stats_public *stats_find(const struct options *options, char *r
  */
 int stats_look(const struct options *options, char *ret_path, const struct inf_stats_public **ret_stats);
 
+/* Takes NULL; for who looks again and again. */
+void stats_close(const struct inf_stats_public *stats);
+
 /*
- * Calls `each` for every session whose file this user may read, of the broker whose socket is there. What is in an entry may
- * change meanwhile.
+ * Calls `each` with a copy of every session whose file this user may read, of the broker whose socket is there; it is good until
+ * `each` returns.
  */
 void stats_each_session(const char *socket_path, void (*each)(void *data, const struct inf_stats_session *entry), void *data);
 /* Does it serve on a device, or hold memory there still? */
 bool stats_has_device(const struct inf_stats_public *stats);
 
-/* SOCKET.stats.UID. NULL with *ret_error a negative errno: -EACCES another user's, -EBADMSG no such file's content. */
-const struct inf_stats_user *stats_open_user(const char *path, int *ret_error);
-
-/* The same for the files' names. The own one of this user is tried where the folder cannot be listed. */
+/* The names of the files of users. That of this user alone, where the folder cannot be listed. */
 void stats_each_file(const char *socket_path, void (*each)(void *data, const char *path), void *data);
 
 /* CLOCK_MONOTONIC, ns: when the files that were opened last were true. Now, unless they are a snapshot. */

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* trace.c - `shmctl trace`: one line for each request that is answered, with the time of each stage, while it happens. */
 #define _GNU_SOURCE 1
-#include "shm/atomics.h"
 #include "shm/status.h"
 #include "tools/shmctl/operator.h"
 #include "tools/shmctl/stats.h"
@@ -14,7 +13,8 @@
 #include <string.h>
 #include <time.h>
 
-#define LOOK_MS 5 /* 16,384 records are 3.3 million requests/s then */
+#define LOOK_MS	 5 /* 16,384 records are 3.3 million requests/s then */
+#define NAMES_NS 500000000u /* models come and go */
 
 struct filter {
 	const char *model; /* NULL = all */
@@ -131,10 +131,27 @@ static int print_for_people(const struct inf_trace_record *record, const char *n
 	return putchar('\n') == EOF ? -1 : 0;
 }
 
+/* The names of models as they are now, not too often. */
+static void renew(const struct options *options, const struct inf_stats_public **stats, uint64_t *renewed_ns)
+{
+	const struct inf_stats_public *now;
+	char path[PATH_MAX];
+
+	if (monotonic_ns() - *renewed_ns < NAMES_NS)
+		return;
+	*renewed_ns = monotonic_ns();
+	now = stats_find(options, path);
+	if (!now)
+		return;
+	stats_close(*stats);
+	*stats = now;
+}
+
 /* Says what was asked for until there is no more to be said. */
 static int follow(const struct options *options, const struct filter *filter, const struct inf_stats_public *stats,
 		  struct trace *trace)
 {
+	uint64_t renewed_ns = 0;
 	uint64_t n = 0, until_ns = filter->for_ns ? monotonic_ns() + filter->for_ns : INF_FOREVER;
 	struct inf_trace_record record;
 	char name[INF_NAME_BYTES + 1];
@@ -142,6 +159,7 @@ static int follow(const struct options *options, const struct filter *filter, co
 	for (;;) {
 		bool is_over = trace_is_over(trace, LOOK_MS);
 
+		renew(options, &stats, &renewed_ns);
 		while (trace_next(trace, &record)) {
 			const char *model = model_name(stats, record.model, name);
 

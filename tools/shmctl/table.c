@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* table.c - lists: their options, their forms, again and again. */
+#define _GNU_SOURCE 1
+#include "tools/shmctl/table.h"
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define SECONDS_MAX	 86400.0
+#define TEXT_MAX	 512u
+
+/* --- the command line --- */
+
+int parse_seconds(const struct options *options, const char *what, const char *text, uint64_t *ret_ns)
+{
+	char *end;
+	double seconds = strtod(text, &end);
+
+	if (end == text || *end || !(seconds >= 0.001 && seconds <= SECONDS_MAX))
+		return fail(options, EXIT_USAGE, "%s takes seconds, 0.001 to %.0f, not \"%s\"", what, SECONDS_MAX, text);
+	*ret_ns = (uint64_t)(seconds * 1e9);
+	return EXIT_OK;
+}
+
+int parse_count(const struct options *options, const char *what, const char *text, uint64_t *ret_n)
+{
+	char *end;
+	unsigned long long n;
+
+	errno = 0;
+	n = strtoull(text, &end, 10);
+	if (end == text || *end || *text == '-' || errno || !n)
+		return fail(options, EXIT_USAGE, "%s takes a number from 1 on, not \"%s\"", what, text);
+	*ret_n = n;
+	return EXIT_OK;
+}
+
+int parse_form(const struct options *options, const char *text, struct view *view)
+{
+	if (strcmp(text, "tsv") != 0)
+		return fail(options, EXIT_USAGE, "-o takes tsv, not \"%s\"; -j is for JSON", text);
+	if (!options->json)
+		view->form = FORM_TSV;
+	return EXIT_OK;
+}
+
+static int take(const struct options *options, int c, struct view *view)
+{
+	if (c == VIEW_NO_HEADER)
+		view->no_header = true;
+	if (c == VIEW_WATCH && !optarg)
+		view->every_ns = WATCH_DEFAULT_NS;
+	if (c == VIEW_WATCH && optarg)
+		return parse_seconds(options, "--watch", optarg, &view->every_ns);
+	return c == VIEW_FORM ? parse_form(options, optarg, view) : EXIT_OK;
+}
+
+int view_option(const struct options *options, const struct command *command, int argc, char **argv, struct view *view)
+{
+	int c;
+
+	while ((c = next_option(options, command, argc, argv)) >= 0 && c < VIEW_N)
+		if (take(options, c, view))
+			return OPTIONS_BAD;
+	if (options->json)
+		view->form = FORM_JSON;
+	return c;
+}
+
+int view_run(const struct options *options, const struct view *view,
+	     int (*show)(const struct options *options, const struct view *view, void *data), void *data)
+{
+	struct timespec pause = { .tv_sec = (time_t)(view->every_ns / 1000000000u),
+				  .tv_nsec = (long)(view->every_ns % 1000000000u) };
+	bool clear = view->form == FORM_PEOPLE && isatty(STDOUT_FILENO);
+	struct options each = *options;
+	int r;
+
+	if (!view->every_ns)
+		return show(options, view, data);
+	each.one_line = true;
+	for (bool again = false;; again = true) {
+		if (clear)
+			fputs("\033[H\033[2J", stdout);
+		else if (again && view->form == FORM_PEOPLE)
+			putchar('\n');
+		r = show(&each, view, data);
+		if (fflush(stdout) || ferror(stdout))
+			return r;
+		nanosleep(&pause, NULL);
+	}
+}
+
+/* --- words --- */
+
+json_t *json_number(uint64_t n)
+{
+	return json_integer(n > INT64_MAX ? INT64_MAX : (json_int_t)n);
+}
+
+json_t *json_rate(double real)
+{
+	return isfinite(real) ? json_real(real < 1e15 ? round(real * 1000) / 1000 : real) : json_null();
+}
+
+const char *word_rate(char text[WORD_BYTES], double rate)
+{
+	static const char units[] = "\0kMGT";
+	unsigned int unit = 0;
+
+	for (; rate >= 999.5 && unit < 4; unit++)
+		rate /= 1000;
+	if (!(rate < 999.5))
+		snprintf(text, WORD_BYTES, "-");
+	else
+		snprintf(text, WORD_BYTES, "%.*f%.1s", rate >= 0.05 && rate < 99.95 && (unit || rate != floor(rate)), rate, units + unit);
+	return text;
+}
+
+const char *word_short_time(char text[WORD_BYTES], uint64_t ns)
+{
+	char *blank;
+
+	word_time(text, ns);
+	blank = strchr(text, ' ');
+	if (blank)
+		memmove(blank, blank + 1, strlen(blank));
+	return text;
+}
+
+const char *word_clean(char *clean, size_t clean_bytes, const char *text)
+{
+	size_t n = 0;
+
+	for (; text[n] && n < clean_bytes - 1; n++)
+		clean[n] = text[n] >= ' ' && text[n] <= '~' ? text[n] : '?';
+	clean[n] = '\0';
+	return clean;
+}
+
+/* --- rows --- */
+
+void table_begin(struct table *table, const struct column *columns, unsigned int n_columns, const struct view *view)
+{
+	*table = (struct table){ .columns = columns, .n_columns = n_columns, .view = view };
+	if (view->form == FORM_JSON)
+		table->json = json_array();
+}
+
+/* Blanks between columns, none at the end of the line. */
+static void print_padded(const struct table *table, unsigned int i, const char *text)
+{
+	int width = table->columns[i].width;
+	bool is_last = true;
+
+	for (unsigned int k = i + 1; k < table->n_columns; k++)
+		is_last &= !table->columns[k].head;
+	if (is_last && width < 0)
+		width = 0;
+	printf("%*s%s", width, text, is_last ? "\n" : " ");
+}
+
+void table_header(const struct table *table)
+{
+	const struct view *view = table->view;
+
+	if (view->no_header || view->form == FORM_JSON)
+		return;
+	for (unsigned int i = 0; i < table->n_columns; i++)
+		if (view->form == FORM_TSV)
+			printf("%s%c", table->columns[i].key, i + 1 < table->n_columns ? '\t' : '\n');
+		else if (table->columns[i].head)
+			print_padded(table, i, table->columns[i].head);
+}
+
+static json_t *cell_json(enum column_kind kind, const struct cell *cell)
+{
+	if (!cell->known)
+		return json_null();
+	switch (kind) {
+	case COLUMN_TEXT:
+		return json_text(cell->text);
+	case COLUMN_RATE:
+	case COLUMN_SHARE:
+		return json_rate(cell->real);
+	default:
+		return json_number(cell->n);
+	}
+}
+
+static const char *cell_raw(char text[TEXT_MAX], enum column_kind kind, const struct cell *cell)
+{
+	switch (kind) {
+	case COLUMN_TEXT:
+		return word_clean(text, TEXT_MAX, cell->text);
+	case COLUMN_RATE:
+	case COLUMN_SHARE:
+		snprintf(text, TEXT_MAX, "%.3f", cell->real);
+		return text;
+	default:
+		snprintf(text, TEXT_MAX, "%" PRIu64, cell->n);
+		return text;
+	}
+}
+
+static const char *cell_word(char text[TEXT_MAX], enum column_kind kind, const struct cell *cell)
+{
+	if (!cell->known)
+		return "-";
+	switch (kind) {
+	case COLUMN_TIME:
+		return word_time(text, cell->n);
+	case COLUMN_BYTES:
+		return word_bytes(text, cell->n);
+	case COLUMN_RATE:
+		return word_rate(text, cell->real);
+	case COLUMN_SHARE:
+		snprintf(text, TEXT_MAX, "%.0f%%", cell->real * 100);
+		return text;
+	default:
+		return cell_raw(text, kind, cell);
+	}
+}
+
+json_t *table_row(struct table *table, const struct cell *cells)
+{
+	char text[TEXT_MAX];
+	json_t *row;
+
+	if (!table->n_rows++ && table->view->form != FORM_JSON)
+		table_header(table);
+	if (table->view->form == FORM_JSON) {
+		row = json_object();
+		for (unsigned int i = 0; i < table->n_columns; i++)
+			json_object_set_new(row, table->columns[i].key, cell_json(table->columns[i].kind, &cells[i]));
+		return json_array_append_new(table->json, row) ? NULL : row;
+	}
+	for (unsigned int i = 0; i < table->n_columns; i++)
+		if (table->view->form == FORM_TSV)
+			printf("%s%c", cells[i].known ? cell_raw(text, table->columns[i].kind, &cells[i]) : "",
+			       i + 1 < table->n_columns ? '\t' : '\n');
+		else if (table->columns[i].head)
+			print_padded(table, i, cell_word(text, table->columns[i].kind, &cells[i]));
+	return NULL;
+}
