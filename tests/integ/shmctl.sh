@@ -18,7 +18,7 @@ says "without a command: the usage" 2 '^Usage: shmctl' "$CTL"
 says "--help" 0 'Exit status: 0 well, 1 ' "$CTL" --help
 says "-h" 0 '^Usage: shmctl \[OPTION\]' "$CTL" -h
 says "--version" 0 '^shmctl [0-9]+\.[0-9]+\.[0-9]+$' "$CTL" --version
-for command in status models sessions show instances rings regions events stat devices infer; do
+for command in status models sessions show instances rings regions events stat top devices infer; do
 	says "$command --help" 0 "^Usage: shmctl $command" "$CTL" $command --help
 	says "--help $command" 0 "^Usage: shmctl $command" "$CTL" --help $command
 	says "infbroker's commands are in --help: $command" 0 "^  $command " "$CTL" --help

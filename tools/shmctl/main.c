@@ -19,6 +19,7 @@ static const struct command *const commands[] = {
 	&command_regions,
 	&command_events,
 	&command_stat,
+	&command_top,
 	&command_devices,
 	&command_latency,
 	&command_trace,

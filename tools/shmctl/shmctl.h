@@ -65,6 +65,7 @@ extern const struct command command_rings;
 extern const struct command command_regions;
 extern const struct command command_events;
 extern const struct command command_stat;
+extern const struct command command_top;
 extern const struct command command_devices;
 extern const struct command command_latency;
 extern const struct command command_trace;
