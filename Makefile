@@ -25,6 +25,7 @@ INCLUDEDIR ?= $(PREFIX)/include
 MANDIR ?= $(PREFIX)/share/man
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
+DATADIR ?= $(PREFIX)/share
 PLUGINDIR ?= $(LIBDIR)/infbroker/backends
 
 WITH_TORCH ?= auto
@@ -485,6 +486,11 @@ HEADERS := client.h device.h dlpack.h types.h version.h backend.h
 # A page with several names is one file and links to it, here as well as installed.
 installed_page = $(D)$(MANDIR)/man$(subst .,,$(suffix $(page)))/$(notdir $(page))
 UNITS := infbroker.socket infbroker.service
+# Where each shell looks for what completes a program, by the shell's name.
+completion_bash := bash-completion/completions/shmctl
+completion_zsh := zsh/site-functions/_shmctl
+completion_fish := fish/vendor_completions.d/shmctl.fish
+SHELLS := bash zsh fish
 installed_units = $(addprefix $(D)$(UNITDIR)/,$(UNITS)) $(D)$(SYSUSERSDIR)/infbroker.conf
 
 .PHONY: install
@@ -500,6 +506,8 @@ install: all $(patsubst $(BUILD)/%,$(BUILD)/install/%,$(TOOLS)) ## DESTDIR=, PRE
 	$(if $(TORCH_PLUGIN),install -m 755 $(TORCH_PLUGIN) $(D)$(PLUGINDIR))
 	$(foreach unit,$(UNITS),sed -e 's|@BINDIR@|$(BINDIR)|' broker/systemd/$(unit) > $(D)$(UNITDIR)/$(unit) &&) :
 	install -D -m 644 broker/systemd/infbroker.sysusers $(D)$(SYSUSERSDIR)/infbroker.conf
+	$(foreach shell,$(SHELLS),install -d $(dir $(D)$(DATADIR)/$(completion_$(shell))) && \
+		$(BUILD)/shmctl completion $(shell) > $(D)$(DATADIR)/$(completion_$(shell)) &&) :
 	install -d $(foreach part,$(sort $(suffix $(MAN_PAGES))),$(D)$(MANDIR)/man$(subst .,,$(part)))
 	$(foreach page,$(MAN_PAGES),if [ -L $(page) ]; then cp -Pf $(page) $(installed_page); else install -m 644 $(page) $(installed_page); fi &&) :
 
@@ -508,7 +516,7 @@ uninstall: ## takes away what install put there
 	rm -f $(addprefix $(D)$(BINDIR)/,infbroker infbroker-executor $(notdir $(TOOLS)))
 	rm -f $(addprefix $(D)$(LIBDIR)/,$(SONAME) libinfclient.so libinfclient.a pkgconfig/libinfclient.pc)
 	rm -f $(addprefix $(D)$(INCLUDEDIR)/inf/,$(HEADERS)) $(installed_units)
-	rm -f $(foreach page,$(MAN_PAGES),$(installed_page))
+	rm -f $(foreach page,$(MAN_PAGES),$(installed_page)) $(foreach shell,$(SHELLS),$(D)$(DATADIR)/$(completion_$(shell)))
 	rm -f $(addprefix $(D)$(PLUGINDIR)/,libinf-backend-torch.so libinf-backend-torch-cuda.so)
 	-rmdir $(D)$(PLUGINDIR) $(D)$(LIBDIR)/infbroker $(D)$(INCLUDEDIR)/inf 2>/dev/null || :
 

@@ -145,6 +145,10 @@ if other_user; then
 	finds "a closed socket" 1 socket fail "$SOCKET belongs to uid 0, gid 0 and has mode 0600" "chmod 0666 $SOCKET" "${other[@]}" "$RUN/bin/shmctl" doctor -j
 	chmod 0666 "$SOCKET"
 	well "mended as was said" "${other[@]}" "$RUN/bin/shmctl" doctor -j
+elif [ "$(id -u)" != 0 ]; then
+	chmod 0 "$RUN/run"
+	finds "a closed folder" 1 socket fail "permission denied to uid $(id -u): $RUN/run belongs to uid $(id -u), .* mode 0000" 'chmod o\+x' "$CTL" doctor -j
+	chmod 700 "$RUN/run"
 else
 	skip "permissions" "no second user here"
 fi

@@ -271,7 +271,7 @@ static void print_zsh(void)
 	     "\tcase $line[1] in");
 	each_command(zsh_command);
 	puts("\tesac\n}\n"
-	     "[[ $funcstack[1] == _shmctl ]] && _shmctl \"$@\" || compdef _shmctl shmctl");
+	     "if [[ $funcstack[1] == _shmctl ]]; then _shmctl \"$@\"; else compdef _shmctl shmctl; fi");
 }
 
 /* --- fish --- */

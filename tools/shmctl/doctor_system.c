@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* doctor_system.c - what the kernel can do, tried; and what it lets the broker have. */
 #define _GNU_SOURCE 1
+#include "shm/atomics.h"
 #include "shm/layout.h"
 #include "tools/shmctl/doctor.h"
 #include <errno.h>
@@ -248,7 +249,7 @@ static void check_nofile(struct doctor *doctor)
 
 static void check_cpus(struct doctor *doctor)
 {
-	uint64_t n_cpus = (uint64_t)sysconf(_SC_NPROCESSORS_ONLN), instances = doctor->pid ? doctor->stats->n_instances : 0, quota;
+	uint64_t n_cpus = (uint64_t)sysconf(_SC_NPROCESSORS_ONLN), instances = doctor->pid ? inf_load32(&doctor->stats->n_instances) : 0, quota;
 	char group[DOCTOR_GROUP_BYTES];
 	cpu_set_t set;
 
