@@ -49,8 +49,8 @@ static void add_stages(struct inf_histogram *stages, const struct job *job, uint
 	if (job->rows_ended < job->rows)
 		return;
 	inf_histogram_add(&stages[INF_STAGE_WAIT], job->begun_ns - job->dispatched_ns);
-	inf_histogram_add(&stages[INF_STAGE_RUN], job->ended_ns - job->begun_ns);
-	inf_histogram_add(&stages[INF_STAGE_POST], now_ns - job->ended_ns);
+	inf_histogram_add(&stages[INF_STAGE_RUN], job->work_ns);
+	inf_histogram_add(&stages[INF_STAGE_POST], now_ns - job->begun_ns - job->work_ns);
 }
 
 static void account(struct broker *broker, const struct job *job, enum inf_status status)
@@ -83,7 +83,8 @@ void completion_post(struct broker *broker, struct job *job, enum inf_status sta
 		.rows = job->rows,
 	};
 
-	INF_PROBE3(complete, job->session->id, job->pos, status);
+	INF_PROBE10(complete, job->session->id, lane->idx, job->pos, job->session->pid, job->handle->model->id, status,
+		    job->accepted_ns, job->instance, job->batch, job->work_ns);
 	account(broker, job, status);
 	if (broker->tracers)
 		trace_job(broker, job, status);
@@ -119,6 +120,9 @@ void completion_answer(struct broker *broker, struct lane *lane, const struct in
 		.retry_after_us = result->retry_after_us,
 	};
 
+	/* The one that was taken last. */
+	INF_PROBE10(complete, lane->session->id, lane->idx, lane->sq.head - 1, lane->session->pid, INF_PROBE_NONE, result->status,
+		    broker->now_ns, INF_PROBE_NONE, 0, 0);
 	if (broker->tracers)
 		trace_answer(broker, lane, result);
 	push(broker, lane, &body);

@@ -202,9 +202,9 @@ uint32_t dispatch_batch(struct broker *broker, struct instance *instance, struct
 	slot->n_rows = n_rows;
 	slot->n_ext = n_ext;
 	slot->priority = priority;
+	INF_PROBE4(dispatch, instance->idx, instance->tail, model->id, n_rows);
 	/* Release: pairs with the instance's acquire, it sees the entries. */
 	inf_store64_release(&slot->seq, instance->tail + 1);
-	INF_PROBE3(dispatch, instance->idx, instance->tail, n_rows);
 	instance->tail++;
 	stats_instance_dispatched(broker, instance, model, n_rows);
 	wake(instance, slot);

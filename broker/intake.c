@@ -11,6 +11,7 @@
 #include "broker/output.h"
 #include "broker/timeline.h"
 #include "shm/check.h"
+#include "shm/probes.h"
 #include "shm/signature.h"
 
 #define RETRY_AFTER_US 1000u /* a guess: some batches of a small model */
@@ -107,6 +108,7 @@ static struct job *take_job(struct broker *broker, const struct inf_submission *
 		.class = sub->priority ? sub->priority - 1u : INF_PRIORITY_DEFAULT,
 		.out_idx = INF_OUTPUTS,
 		.ext = -1,
+		.instance = INF_PROBE_NONE,
 	};
 	return job;
 }

@@ -74,8 +74,9 @@ struct job {
 	uint64_t deadline_ns;
 	uint64_t in_offset;
 	uint64_t ready_at, done_at; /* see timeline.h */
-	uint64_t begun_ns, ended_ns; /* of the part that ended last: for statistics */
-	uint64_t batch;		     /* its position in its instance */
+	/* Of the part that ended last, for those who watch: when its batch began and how long it took, its position on which instance. */
+	uint64_t begun_ns, work_ns, batch;
+	uint32_t instance; /* INF_PROBE_NONE = none has ended */
 	uint32_t in_region;
 	uint32_t twin_flags; /* INF_SUB_TWIN_OUT, and the bits of the inputs that lie in twins */
 	uint16_t timeline;   /* index + 1, 0 = none */
@@ -86,8 +87,7 @@ struct job {
 	uint32_t out_idx;     /* of session.outputs */
 	int32_t ext;	      /* index of its extension block, -1 = packed */
 	uint32_t stamp;	      /* when its client says it was submitted: inf_stamp() */
-	uint16_t instance;    /* of the part that ended last */
-	uint16_t batch_rows, batch_parts;
+	uint16_t batch_rows, batch_parts; /* of that batch */
 	uint16_t status;      /* worst so far */
 	bool sampled;	      /* its stages are counted */
 	bool executed;	      /* some part was dispatched: the model may have run */

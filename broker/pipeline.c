@@ -34,7 +34,6 @@
 #include "broker/twins.h"
 #include "broker/wake.h"
 #include "broker/watchdog.h"
-#include "shm/probes.h"
 #include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
@@ -66,7 +65,6 @@ static uint32_t accept_lane(struct broker *broker, struct lane *lane)
 		case INTAKE_NONE:
 			goto out;
 		case INTAKE_JOB:
-			INF_PROBE3(accept, session->id, result.job->pos, result.job->handle->model->id);
 			if (timeline_is_ready(result.job))
 				enqueue(result.job);
 			else
@@ -224,8 +222,8 @@ static void finish(struct broker *broker, const struct instance *instance, const
 	enum inf_status status = (enum inf_status)result->status[part - batch->parts];
 
 	job->begun_ns = result->begun_ns;
-	job->ended_ns = result->ended_ns;
-	job->instance = (uint16_t)instance->idx;
+	job->work_ns = result->ended_ns - result->begun_ns;
+	job->instance = instance->idx;
 	job->batch = instance->head - 1;
 	job->batch_rows = (uint16_t)batch->n_rows;
 	job->batch_parts = (uint16_t)batch->n_parts;

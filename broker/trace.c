@@ -64,12 +64,12 @@ void trace_job(struct broker *broker, const struct job *job, enum inf_status sta
 	record.deadline_ns = job->deadline_ns;
 	record.dispatched_ns = job->dispatched_ns;
 	if (job->dispatched_ns && job->rows_ended == job->rows) {
-		record.instance = job->instance;
+		record.instance = (uint16_t)job->instance;
 		record.batch = job->batch;
 		record.batch_rows = job->batch_rows;
 		record.batch_parts = job->batch_parts;
 		record.begun_ns = job->begun_ns;
-		record.ended_ns = job->ended_ns;
+		record.ended_ns = job->begun_ns + job->work_ns;
 	}
 	put_all(broker, &record);
 }

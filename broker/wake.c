@@ -9,7 +9,6 @@
  */
 #include "broker/wake.h"
 #include "broker/stats.h"
-#include "shm/probes.h"
 #include <limits.h>
 #include <linux/futex.h>
 #include <sys/socket.h>
@@ -37,7 +36,6 @@ static void wake_lane(struct broker *broker, struct lane *lane)
 	if (parked & INF_PARKED_COUNT && !is_waking(broker, lane, parked)) {
 		lane->woken_parked = inf_parked_is_past(parked, (uint32_t)lane->cq.tail) ? parked : 0;
 		lane->woken_ns = broker->now_ns;
-		INF_PROBE3(wake, lane->session->id, lane->idx, lane->cq.tail);
 		broker->stats->n_wakes++;
 		/* Everybody: any thread of the client may wait for any request. FUTEX_WAKE never blocks. */
 		syscall(SYS_futex, &response->cq_word.v, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);

@@ -9,6 +9,7 @@
  */
 #define _GNU_SOURCE 1
 #include "client/internal.h"
+#include "shm/probes.h"
 #include "shm/signature.h"
 #include <errno.h>
 #include <string.h>
@@ -191,6 +192,7 @@ static void complete(struct lane *lane, const struct inf_completion *body)
 	req->queue_us = body->queue_us;
 	req->run_us = body->run_us;
 	req->retry_after_us = body->retry_after_us;
+	INF_CLIENT_PROBE3(wake, lane->client->session, lane->idx, req->pos);
 	end(lane, req);
 }
 

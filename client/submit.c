@@ -129,6 +129,8 @@ int inf_submit_many(struct inf_request *const *reqs, uint32_t n_reqs)
 	if (infc_lane_is_dead(lane))
 		return -ECONNRESET;
 	pthread_mutex_lock(&lane->submit_lock);
+	/* Before the broker can see any of them: its own probes come later. */
+	INF_CLIENT_PROBE4(submit, client->session, lane->idx, lane->sq.tail, n_reqs);
 	for (; n < n_reqs && !r; n++) {
 		r = !reqs[n] || reqs[n]->client != client ? -EINVAL : prepare(reqs[n], lane);
 		if (!r)
@@ -136,8 +138,6 @@ int inf_submit_many(struct inf_request *const *reqs, uint32_t n_reqs)
 		if (r)
 			break;
 	}
-	if (n)
-		INF_CLIENT_PROBE3(submit, client->session, lane->sq.tail - n, n);
 	must_ring = n && inf_sq_must_ring(&lane->sq);
 	pthread_mutex_unlock(&lane->submit_lock);
 	if (must_ring)

@@ -3,17 +3,28 @@
  * probes.h - USDT probes on the way of a request: points that bpftrace, perf and libbpf can attach to
  * on a running release build. Provider "infbroker" in the front, "infclient" in the library.
  *
- *	infclient:submit      session, position of the first, how many
- *	infbroker:accept      session, position, model's id
- *	infbroker:dispatch    instance, position of the batch, rows
- *	infbroker:complete    session, position, status
- *	infbroker:wake	      session, lane, completions posted
+ *	infclient:submit     session, lane, position of the first, how many at most
+ *	infbroker:dispatch   instance, position of the batch there, model's id, rows
+ *	infbroker:complete   session, lane, position, client's pid, model's id, status, when it was accepted,
+ *			     instance, position of the batch, how long that ran
+ *	infclient:wake	     session, lane, position
+ *
+ * Four, and no more, on the way of a request; each but `wake` fires before what it tells can be seen by anybody else, so
+ * that who watches knows of a request before its batch, of the batch before its end, and of the end before the client.
+ * (session, lane, position) names a request from submission to wake-up; (instance, position) names the batch that it ran
+ * in, the one of its last rows. A request that ended without one has instance INF_PROBE_NONE; where the front answered
+ * before there was a job, so is the model's id. Times are ns, CLOCK_MONOTONIC.
+ *
+ * Names, order and meaning of arguments are ABI: tests/abi/probes. A new meaning is a new name.
  *
  * One that nobody watches is a nop (docs.kernel.org, "Uprobe-tracer"; `probe.cost` in `make bench`
- * measures it). Without <sys/sdt.h> (Debian: systemtap-sdt-dev) at build time there are none.
+ * measures it): arguments are what is in a register or a place in memory anyway. Without <sys/sdt.h> (Debian:
+ * systemtap-sdt-dev) at build time there are none.
  */
 #ifndef INF_SHM_PROBES_H
 #define INF_SHM_PROBES_H
+
+#include <stdint.h>
 
 #if defined(__has_include)
 #if __has_include(<sys/sdt.h>)
@@ -22,12 +33,21 @@
 #endif
 #endif
 
+#define INF_PROBE_NONE UINT32_MAX
+
 #ifdef INF_HAS_PROBES
 #define INF_PROBE3(name, a, b, c) DTRACE_PROBE3(infbroker, name, a, b, c)
+#define INF_PROBE4(name, a, b, c, d) DTRACE_PROBE4(infbroker, name, a, b, c, d)
+#define INF_PROBE10(name, a, b, c, d, e, f, g, h, i, j) DTRACE_PROBE10(infbroker, name, a, b, c, d, e, f, g, h, i, j)
 #define INF_CLIENT_PROBE3(name, a, b, c) DTRACE_PROBE3(infclient, name, a, b, c)
+#define INF_CLIENT_PROBE4(name, a, b, c, d) DTRACE_PROBE4(infclient, name, a, b, c, d)
 #else
 #define INF_PROBE3(name, a, b, c) ((void)(a), (void)(b), (void)(c))
+#define INF_PROBE4(name, a, b, c, d) ((void)(a), (void)(b), (void)(c), (void)(d))
+#define INF_PROBE10(name, a, b, c, d, e, f, g, h, i, j) \
+	(INF_PROBE4(name, a, b, c, d), INF_PROBE4(name, e, f, g, h), (void)(i), (void)(j))
 #define INF_CLIENT_PROBE3(name, a, b, c) ((void)(a), (void)(b), (void)(c))
+#define INF_CLIENT_PROBE4(name, a, b, c, d) ((void)(a), (void)(b), (void)(c), (void)(d))
 #endif
 
 #endif /* INF_SHM_PROBES_H */
