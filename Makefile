@@ -6,6 +6,7 @@
 #	BUILD=build	where to build			SAN=address,undefined | thread
 #	WITH_TORCH=auto | 0 | 1				PYTHON=, LIBTORCH= name a torch to build against
 #	WITH_CUDA=auto | 0 | 1				CUDA_HOME= names the toolkit that compiles the kernels
+#	WITH_BPF=auto | 0 | 1				CLANG=, BPFTOOL= name what makes programs for the kernel
 #	PREFIX=/usr/local DESTDIR= LIBDIR= BINDIR=	where `make install` puts things
 #
 # Objects of a folder go into one internal archive (build/lib/shm.a, client.a, front.a, executor.a);
@@ -30,6 +31,7 @@ PLUGINDIR ?= $(LIBDIR)/infbroker/backends
 
 WITH_TORCH ?= auto
 WITH_CUDA ?= auto
+WITH_BPF ?= auto
 WERROR ?= 1
 SAN ?=
 MUTATE ?= 0
@@ -62,7 +64,9 @@ TORCH_SRC := $(sort $(filter-out %/cuda.cc,$(wildcard broker/backends/torch/*.cc
 TORCH_CUDA_SRC := $(sort $(filter-out %/cpu.cc,$(wildcard broker/backends/torch/*.cc)))
 TORCH_C_SRC := $(sort $(wildcard broker/backends/torch/*.c))
 TOOL_SRC := $(sort $(wildcard tools/common/*.c))
-SHMCTL_SRC := $(sort $(wildcard tools/shmctl/*.c)) $(TOOL_SRC)
+# What needs the kernel's programs, and what stands in for it.
+SHMCTL_BPF_SRC := $(addprefix tools/shmctl/,kernel.c kernel_attach.c kernel_print.c)
+SHMCTL_SRC = $(sort $(filter-out $(if $(BPF),tools/shmctl/kernel_none.c,$(SHMCTL_BPF_SRC)),$(wildcard tools/shmctl/*.c))) $(TOOL_SRC)
 CLASSIFY_SRC := $(sort $(wildcard tools/infclassify/*.c)) $(TOOL_SRC)
 INFBENCH_SRC := $(sort $(wildcard tools/infbench/*.c))
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
@@ -114,6 +118,22 @@ $(error WITH_CUDA=1, but there is no nvcc: name its toolkit with CUDA_HOME=)
 endif
 FATBIN := $(if $(NVCC),$(BUILD)/obj/broker/cuda/kernels.fatbin)
 
+# --- BPF: found, never installed; without it shmctl has the broker's statistics alone -----------------------------
+
+CLANG ?= clang
+BPFTOOL ?= $(or $(shell PATH="$$PATH:/usr/sbin:/sbin" command -v bpftool 2>/dev/null),bpftool)
+BPF_MISSING :=
+ifneq ($(WITH_BPF),0)
+BPF_MISSING := $(strip $(if $(shell command -v $(CLANG)),,clang) $(if $(shell $(BPFTOOL) version 2>/dev/null),,bpftool) \
+	$(if $(shell pkg-config --exists 'libbpf >= 1' && echo y),,libbpf-dev) \
+	$(if $(shell echo '\#include <sys/sdt.h>' | $(CC) -E -x c - >/dev/null 2>&1 && echo y),,systemtap-sdt-dev))
+BPF := $(if $(BPF_MISSING),,1)
+endif
+ifeq ($(WITH_BPF)$(BPF),1)
+$(error WITH_BPF=1, but there is no $(BPF_MISSING))
+endif
+BPF_SKELETON := $(BUILD)/bpf/kernel.skel.h
+
 # --- torch: found, never installed, by a plain build -------------------------------------------------
 
 ifneq ($(WITH_TORCH),0)
@@ -155,6 +175,9 @@ all: $(PRODUCTS) ## build broker, executor, backends, library and tools (default
 ifeq ($(WITH_CUDA)$(NVCC),auto)
 	@echo '  note     without nvcc: no kernels for CUDA devices (WITH_CUDA=0 silences this)'
 endif
+ifeq ($(WITH_BPF)$(BPF),auto)
+	@echo '  note     without $(BPF_MISSING): no shmctl trace --kernel (WITH_BPF=0 silences this)'
+endif
 ifeq ($(WITH_TORCH)$(TORCH_DIR),auto)
 	@echo '  note     without the torch backend (`make deps` fetches torch; WITH_TORCH=0 silences this)'
 endif
@@ -185,11 +208,27 @@ $(FATBIN): broker/cuda/kernels.cu broker/cuda/kernels.h
 $(BUILD)/obj/broker/cuda/image.o: $(FATBIN) $(BUILD)/.fatbin
 $(BUILD)/obj/broker/cuda/image.o: ALL_CPPFLAGS += $(if $(FATBIN),-DINF_KERNELS_FATBIN='"$(abspath $(FATBIN))"')
 
+# Types of the kernel are declared in the source: nothing is asked of the one that runs here. The C library's headers for
+# this architecture are where clang does not look for another target.
+BPF_ARCH := $(patsubst aarch64,arm64,$(patsubst x86_64,x86,$(shell uname -m)))
+$(BUILD)/bpf/kernel.bpf.o: tools/bpf/kernel.bpf.c tools/bpf/kernel.h
+	$(say) BPF $<
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CLANG) -g -O2 -target bpf -D__TARGET_ARCH_$(BPF_ARCH) -Wall -Wextra -Wno-unused-parameter \
+		$(if $(filter-out 0,$(WERROR)),-Werror) -I. $(shell pkg-config --cflags libbpf) \
+		-isystem /usr/include/$(shell $(CC) -print-multiarch) -c -o $@ $<
+$(BPF_SKELETON): $(BUILD)/bpf/kernel.bpf.o
+	$(say) SKELETON $@
+	$(Q)$(BPFTOOL) gen skeleton $< name kernel_bpf > $@
+$(call objects,$(SHMCTL_BPF_SRC)): $(BPF_SKELETON)
+$(call objects,$(SHMCTL_BPF_SRC)): ALL_CPPFLAGS += -isystem $(BUILD)/bpf $(shell pkg-config --cflags libbpf)
+
 # Rewritten only when they change, so that what knows them is built anew then.
 REMEMBERED_torch-dir := $(TORCH_DIR)
 REMEMBERED_plugin-dir := $(PLUGINDIR)
 REMEMBERED_fatbin := $(FATBIN)
-$(BUILD)/.torch-dir $(BUILD)/.plugin-dir $(BUILD)/.fatbin: $(BUILD)/.%: FORCE
+REMEMBERED_bpf := $(BPF)
+$(BUILD)/.torch-dir $(BUILD)/.plugin-dir $(BUILD)/.fatbin $(BUILD)/.bpf: $(BUILD)/.%: FORCE
 	@mkdir -p $(@D); echo '$(REMEMBERED_$*)' | cmp -s - $@ || echo '$(REMEMBERED_$*)' > $@
 $(BUILD)/obj/broker/executor/backend.o: $(BUILD)/.plugin-dir
 $(BUILD)/obj/broker/executor/backend.o: ALL_CPPFLAGS += -DINF_PLUGIN_DIR='"$(PLUGINDIR)"'
@@ -265,7 +304,7 @@ $(BUILD)/libinfclient.pc: client/libinfclient.pc.in include/inf/version.h
 		-e 's|@VERSION@|$(VERSION)|' $< > $@
 
 # Tools are linked twice: to run from the build folder, and to be installed without a path inside.
-TOOL_LIBS_shmctl := -ljansson -lm
+TOOL_LIBS_shmctl := -ljansson -lm $(if $(BPF),$(shell pkg-config --libs libbpf))
 TOOL_LIBS_infclassify := -ljansson -ljpeg -lpthread -lm
 TOOL_LIBS_infbench := -ljansson -lpthread -lm
 define tool
@@ -278,6 +317,7 @@ endef
 $(eval $(call tool,shmctl,$(SHMCTL_SRC)))
 $(eval $(call tool,infclassify,$(CLASSIFY_SRC)))
 $(eval $(call tool,infbench,$(INFBENCH_SRC)))
+$(BUILD)/shmctl $(BUILD)/install/shmctl: $(BUILD)/.bpf
 # The resize library is a header of statics that knows nothing of our warnings.
 $(BUILD)/obj/tools/infclassify/%.o: ALL_CPPFLAGS += -isystem /usr/include/stb
 
@@ -359,10 +399,10 @@ $(BUILD)/python/.built: $(PYTHON_FILES) $(BUILD)/libinfclient.a
 
 # Deps may install a compiler or torch: everything after it happens in a make that looks anew.
 JOBS = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc))
-ASAN := BUILD=$(BUILD)/asan SAN=address,undefined WITH_TORCH=0 WITH_CUDA=0
-TSAN := BUILD=$(BUILD)/tsan SAN=thread WITH_TORCH=0 WITH_CUDA=0
-MUTATED := BUILD=$(BUILD)/mutate MUTATE=1 WITH_TORCH=0 WITH_CUDA=0
-UNCOUNTED := BUILD=$(BUILD)/nostats STATS=0 WITH_TORCH=0 WITH_CUDA=0
+ASAN := BUILD=$(BUILD)/asan SAN=address,undefined WITH_TORCH=0 WITH_CUDA=0 WITH_BPF=0
+TSAN := BUILD=$(BUILD)/tsan SAN=thread WITH_TORCH=0 WITH_CUDA=0 WITH_BPF=0
+MUTATED := BUILD=$(BUILD)/mutate MUTATE=1 WITH_TORCH=0 WITH_CUDA=0 WITH_BPF=0
+UNCOUNTED := BUILD=$(BUILD)/nostats STATS=0 WITH_TORCH=0 WITH_CUDA=0 WITH_BPF=0
 export BUILD CC CXX
 
 .PHONY: deps

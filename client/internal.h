@@ -136,6 +136,7 @@ struct lane {
 	const struct inf_response_lane *response;
 	struct inf_request_lane *request;
 	uint32_t idx;
+	uint32_t session; /* as in the client: probes read both at once */
 	/* client->lanes_lock */
 	bool is_up;
 	uint32_t n_users; /* atomic, for who asks without the lock */

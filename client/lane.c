@@ -111,6 +111,7 @@ int infc_lanes_init(struct inf_client *client)
 
 		lane->client = client;
 		lane->idx = i;
+		lane->session = client->session;
 		lane->event_fd = -1;
 		lane->request = &client->request->lanes[i];
 		lane->response = &client->response->lanes[i];

@@ -192,7 +192,7 @@ static void complete(struct lane *lane, const struct inf_completion *body)
 	req->queue_us = body->queue_us;
 	req->run_us = body->run_us;
 	req->retry_after_us = body->retry_after_us;
-	INF_CLIENT_PROBE3(wake, lane->client->session, lane->idx, req->pos);
+	INF_CLIENT_PROBE3(wake, lane->session, lane->idx, req->pos);
 	end(lane, req);
 }
 

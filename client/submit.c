@@ -130,7 +130,7 @@ int inf_submit_many(struct inf_request *const *reqs, uint32_t n_reqs)
 		return -ECONNRESET;
 	pthread_mutex_lock(&lane->submit_lock);
 	/* Before the broker can see any of them: its own probes come later. */
-	INF_CLIENT_PROBE4(submit, client->session, lane->idx, lane->sq.tail, n_reqs);
+	INF_CLIENT_PROBE4(submit, lane->session, lane->idx, lane->sq.tail, n_reqs);
 	for (; n < n_reqs && !r; n++) {
 		r = !reqs[n] || reqs[n]->client != client ? -EINVAL : prepare(reqs[n], lane);
 		if (!r)

@@ -5,7 +5,7 @@
  *
  *	infclient:submit     session, lane, position of the first, how many at most
  *	infbroker:dispatch   instance, position of the batch there, model's id, rows
- *	infbroker:complete   session, lane, position, client's pid, model's id, status, when it was accepted,
+ *	infbroker:complete   session, client's pid, lane, position, when it was accepted, model's id, status,
  *			     instance, position of the batch, how long that ran
  *	infclient:wake	     session, lane, position
  *
@@ -18,7 +18,8 @@
  * Names, order and meaning of arguments are ABI: tests/abi/probes. A new meaning is a new name.
  *
  * One that nobody watches is a nop (docs.kernel.org, "Uprobe-tracer"; `probe.cost` in `make bench`
- * measures it): arguments are what is in a register or a place in memory anyway. Without <sys/sdt.h> (Debian:
+ * measures it): arguments are what is in a register or a place in memory anyway, those of one object together, so that
+ * who watches may read them at once. Without <sys/sdt.h> (Debian:
  * systemtap-sdt-dev) at build time there are none.
  */
 #ifndef INF_SHM_PROBES_H

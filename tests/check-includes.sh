@@ -23,6 +23,7 @@ allowed() {
 	broker/job.h) echo '^(inf/|shm/|broker/loop.h|broker/policy/)' ;;
 	broker/*) echo '^(inf/|shm/|broker/[a-z_]+\.h$|broker/policy/|broker/executor/memory\.h$)' ;;
 	tools/sim/*) echo '^(inf|tools/sim|broker/policy)/' ;;
+	tools/shmctl/kernel*) echo '^(inf|shm|tools/(common|shmctl|bpf))/' ;;
 	tools/*) echo "^(inf|shm|tools/common|$(dirname "$1"))/" ;;
 	tests/bench/*) echo '^(inf/|shm/|tests/bench/|tests/support/|broker/executor/|broker/wake\.h$)' ;; # the part that is measured
 	*) echo . ;;

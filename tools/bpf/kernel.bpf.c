@@ -1,0 +1,692 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+/*
+ * kernel.bpf.c - follows each request through the probes of shm/probes.h, and the threads that it depends on over the CPUs.
+ *
+ * Two kinds of program. Those of the scheduler's tracepoints keep, for each followed thread, how long it has been without a
+ * CPU and asleep so far; for the front and the executor's threads also a history of that, so that it can be asked for a
+ * moment in the past. Those of the probes make stages of it: nearly all when the front completes a request, the rest when the
+ * client has it. Where the scheduler is not watched, all threads count as running.
+ *
+ * When a batch began is not probed: it is the first moment, after its dispatch and the end of the one before it, at which its
+ * thread had a CPU; it lasted as long as the executor said. That needs no help of the front, which may itself have no CPU then.
+ *
+ * Kernel types are declared by hand, with the members that are used (CO-RE): building needs no kernel's BTF. Requires Linux
+ * 5.15 (attach cookies).
+ */
+#include <linux/bpf.h>
+#include <linux/ptrace.h>
+#include <linux/types.h>
+#include <stdbool.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+#include <bpf/usdt.bpf.h>
+#include "tools/bpf/kernel.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+#define SLOTS 256u /* INF_SLOTS: more cannot be in flight on a lane */
+#define SEARCH_STEPS 12 /* log2(STEPS) */
+#define FORGOTTEN_NS 60000000000ull /* a guess: few requests take longer, those of killed clients for ever */
+#define LOOK_AHEAD 16
+#define LINE 64u
+
+/* What we read of the kernel's; `state` is __state since 5.14. */
+struct task_struct {
+	int pid;
+	unsigned int __state;
+} __attribute__((preserve_access_index));
+
+struct kernel_config config;
+struct kernel_counts counts;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 8192);
+	__type(key, __u32);
+	__type(value, struct thread);
+} threads SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, HISTORIES);
+	__type(key, __u32);
+	__type(value, struct thread_history);
+} histories SEC(".maps");
+
+/* Not a hash table: a request's place follows from its key (slot_of()), and a later one in the same place overwrites it. No
+ * lock, no room to be given back, nothing left of clients that were killed; 100 ns less a request. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, REQUESTS);
+	__type(key, __u32);
+	__type(value, struct request);
+} requests SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, INSTANCES * BATCHES);
+	__type(key, __u32);
+	__type(value, struct batch_times);
+} batches SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, INSTANCES);
+	__type(key, __u32);
+	__type(value, __u64);
+} last_ends SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1); /* the loader makes it one more than there are models: the last is of those that have none */
+	__type(key, __u32);
+	__type(value, struct kernel_histograms);
+} histograms SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4 << 20);
+} events SEC(".maps");
+
+/* A cache line of user memory: the arguments of one object are mostly in one, and a read costs 60 ns at any length. */
+struct line {
+	__u64 address; /* 0 = none */
+	__u64 words[LINE / sizeof(__u64)];
+};
+
+/* `bits` of user memory, and what lies behind them. A line does not cross pages: if any of it can be read, so can all. */
+static __always_inline bool peek(struct line *line, __u64 address, __u32 bits, __u64 *ret)
+{
+	__u64 begin = address & ~(__u64)(LINE - 1);
+	__u32 shift = address % sizeof(__u64) * 8;
+
+	if (shift + bits > 64) /* no compiler puts one there */
+		return !bpf_probe_read_user(ret, sizeof(*ret), (const void *)address);
+	if (line->address != begin) {
+		if (bpf_probe_read_user(line->words, LINE, (const void *)begin))
+			return false;
+		line->address = begin;
+	}
+	*ret = line->words[address / sizeof(__u64) % (LINE / sizeof(__u64))] >> shift;
+	return true;
+}
+
+/*
+ * The arguments of a probe, as libbpf's description of them says; false where there are fewer. What BPF_USDT() would do looks
+ * the description up anew for each argument, and calls for each register and each word: three times as slow.
+ */
+static __always_inline bool read_arguments(struct pt_regs *ctx, __u64 *arguments, __u32 n)
+{
+	__u64 registers[sizeof(*ctx) / sizeof(__u64)];
+	struct line line = {};
+	int id = __bpf_usdt_spec_id(ctx);
+	struct __bpf_usdt_spec *spec = id < 0 ? NULL : bpf_map_lookup_elem(&__bpf_usdt_specs, &id);
+
+	if (!spec || spec->arg_cnt < (short)n)
+		return false;
+#pragma unroll
+	for (__u32 i = 0; i < sizeof(*ctx) / sizeof(__u64); i++)
+		registers[i] = ((const __u64 *)(const void *)ctx)[i];
+#pragma unroll
+	for (__u32 i = 0; i < n; i++) {
+		const struct __bpf_usdt_arg_spec *at = &spec->args[i];
+		__u32 idx = (__u16)at->reg_off / sizeof(__u64);
+		__u64 value = at->val_off;
+
+		if (at->arg_type != BPF_USDT_ARG_CONST) {
+			if (idx >= sizeof(*ctx) / sizeof(__u64))
+				return false;
+			value = registers[idx];
+		}
+		__u32 unused = at->arg_bitshift & 63; /* bits */
+
+		if (at->arg_type == BPF_USDT_ARG_REG_DEREF && !peek(&line, value + at->val_off, 64 - unused, &value))
+			return false;
+		value <<= unused;
+		arguments[i] = at->arg_signed ? (__u64)((__s64)value >> unused) : value >> unused;
+	}
+	return true;
+}
+
+static __always_inline void count(__u64 *counter)
+{
+	__sync_fetch_and_add(counter, 1);
+}
+
+static __always_inline bool is_front(void)
+{
+	return !config.front_tgid || bpf_get_current_pid_tgid() >> 32 == config.front_tgid;
+}
+
+/* --- threads over CPUs --------------------------------------------------------------------------------------- */
+
+static __always_inline void remember(struct thread *thread)
+{
+	__u32 idx = thread->history;
+	struct thread_history *history;
+
+	if (idx == HISTORY_NONE)
+		return;
+	history = bpf_map_lookup_elem(&histories, &idx);
+	if (!history)
+		return;
+	history->steps[history->n & (STEPS - 1)] = thread->last;
+	/* After the step: a probe on another CPU may be searching. */
+	__sync_fetch_and_add(&history->n, 1);
+}
+
+static __always_inline void step(struct thread *thread, enum thread_state state)
+{
+	__u64 now_ns = bpf_ktime_get_ns(), took_ns = now_ns - thread->last.ts_ns;
+
+	if (thread->last.state == THREAD_RUNNABLE)
+		thread->last.runq_ns += took_ns;
+	else if (thread->last.state == THREAD_ASLEEP)
+		thread->last.asleep_ns += took_ns;
+	thread->last.state = state;
+	thread->last.ts_ns = now_ns;
+	remember(thread);
+}
+
+static __always_inline void switched(__u32 prev, bool is_runnable, __u32 next)
+{
+	struct thread *thread = prev ? bpf_map_lookup_elem(&threads, &prev) : NULL;
+
+	if (thread)
+		step(thread, is_runnable ? THREAD_RUNNABLE : THREAD_ASLEEP);
+	thread = next ? bpf_map_lookup_elem(&threads, &next) : NULL;
+	if (thread)
+		step(thread, THREAD_RUNNING);
+}
+
+static __always_inline void woken(__u32 pid)
+{
+	struct thread *thread = bpf_map_lookup_elem(&threads, &pid);
+
+	if (thread && thread->last.state == THREAD_ASLEEP)
+		step(thread, THREAD_RUNNABLE);
+}
+
+SEC("tp_btf/sched_switch")
+int BPF_PROG(on_switch, bool preempt, struct task_struct *prev, struct task_struct *next)
+{
+	switched(prev->pid, preempt || !prev->__state, next->pid);
+	return 0;
+}
+
+SEC("tp_btf/sched_wakeup")
+int BPF_PROG(on_wakeup, struct task_struct *task)
+{
+	woken(task->pid);
+	return 0;
+}
+
+/* The same without the kernel's BTF: as /sys/kernel/tracing/events/sched/NAME/format says. */
+struct switch_format {
+	__u64 common;
+	char prev_comm[16];
+	__s32 prev_pid;
+	__s32 prev_prio;
+	__s64 prev_state; /* the low byte is 0 where it could go on running */
+	char next_comm[16];
+	__s32 next_pid;
+	__s32 next_prio;
+};
+
+struct wakeup_format {
+	__u64 common;
+	char comm[16];
+	__s32 pid;
+};
+
+SEC("tp/sched/sched_switch")
+int on_switch_classic(struct switch_format *args)
+{
+	switched(args->prev_pid, !(args->prev_state & 0xff), args->next_pid);
+	return 0;
+}
+
+SEC("tp/sched/sched_wakeup")
+int on_wakeup_classic(struct wakeup_format *args)
+{
+	woken(args->pid);
+	return 0;
+}
+
+SEC("raw_tp/io_uring_cqring_wait")
+int on_uring_wait(void *ctx)
+{
+	if (is_front())
+		count(&counts.n_parks);
+	return 0;
+}
+
+SEC("raw_tp/io_uring_complete")
+int on_uring_complete(void *ctx)
+{
+	if (is_front())
+		count(&counts.n_cqes);
+	return 0;
+}
+
+/* --- asking the past ------------------------------------------------------------------------------------------- */
+
+/* How long a thread had been without a CPU, and asleep, at some moment; `at` is the step before it. */
+struct moment {
+	__u64 runq_ns;
+	__u64 asleep_ns;
+	__u64 at;
+	__u64 state;
+};
+
+static __always_inline struct thread_history *history_of(__u32 idx)
+{
+	return config.has_sched ? bpf_map_lookup_elem(&histories, &idx) : NULL;
+}
+
+static __always_inline void since(const struct thread_step *step, __u64 ts_ns, struct moment *ret)
+{
+	ret->runq_ns = step->runq_ns;
+	ret->asleep_ns = step->asleep_ns;
+	ret->state = step->state;
+	if (ts_ns <= step->ts_ns)
+		return;
+	if (step->state == THREAD_RUNNABLE)
+		ret->runq_ns += ts_ns - step->ts_ns;
+	else if (step->state == THREAD_ASLEEP)
+		ret->asleep_ns += ts_ns - step->ts_ns;
+}
+
+/* The last step that is not after ts_ns; the oldest where all are. */
+static __noinline int find(struct thread_history *history, __u64 ts_ns, struct moment *ret)
+{
+	__u64 n, low, oldest, high;
+
+	if (!history || !ret)
+		return 0;
+	n = history->n;
+	oldest = n > STEPS - 1 ? n - (STEPS - 1) : 0;
+	low = high = n;
+	/* Mostly it is one of the last few: in ever longer strides. */
+	for (__u64 stride = 1; stride < STEPS; stride *= 2) {
+		high = low;
+		low = n - oldest > stride ? n - stride : oldest;
+		if (low == oldest || history->steps[low & (STEPS - 1)].ts_ns <= ts_ns)
+			break;
+	}
+	for (int i = 0; i < SEARCH_STEPS; i++) {
+		__u64 middle = (low + high) / 2;
+
+		if (high - low < 2)
+			break;
+		if (history->steps[middle & (STEPS - 1)].ts_ns <= ts_ns)
+			low = middle;
+		else
+			high = middle;
+	}
+	since(&history->steps[low & (STEPS - 1)], ts_ns, ret);
+	ret->at = low;
+	if (n && history->steps[low & (STEPS - 1)].ts_ns > ts_ns)
+		count(&counts.n_too_old);
+	return 0;
+}
+
+/* The first moment from ts_ns on at which it had a CPU; `limit_ns` where there was none. */
+static __always_inline __u64 first_on_cpu(struct thread_history *history, __u64 ts_ns, __u64 limit_ns)
+{
+	struct moment moment = {};
+
+	find(history, ts_ns, &moment);
+	if (moment.state == THREAD_RUNNING)
+		return ts_ns;
+	for (int i = 1; i <= LOOK_AHEAD; i++) {
+		__u64 at = moment.at + i;
+		struct thread_step *step = &history->steps[at & (STEPS - 1)];
+
+		if (at >= history->n)
+			break;
+		if (step->state == THREAD_RUNNING)
+			return step->ts_ns < limit_ns ? step->ts_ns : limit_ns;
+	}
+	return limit_ns;
+}
+
+static __always_inline __u64 later(__u64 a, __u64 b)
+{
+	return a > b ? a : b;
+}
+
+static __always_inline __u64 less(__u64 a, __u64 b)
+{
+	return a > b ? a - b : 0;
+}
+
+/* --- the way of a request ---------------------------------------------------------------------------------------- */
+
+static __always_inline void follow_client(__u64 now_ns, __u32 tid)
+{
+	struct thread thread = { .last = { .ts_ns = now_ns }, .history = HISTORY_NONE };
+
+	if (config.has_sched && !bpf_map_lookup_elem(&threads, &tid))
+		bpf_map_update_elem(&threads, &tid, &thread, BPF_NOEXIST);
+}
+
+/* The time without a CPU of a thread that may be on another CPU right now. */
+static __always_inline __u64 runq_of(__u32 tid, __u64 now_ns)
+{
+	struct thread *thread = config.has_sched ? bpf_map_lookup_elem(&threads, &tid) : NULL;
+	struct moment moment = {};
+
+	if (!thread)
+		return 0;
+	since(&thread->last, now_ns, &moment);
+	return moment.runq_ns;
+}
+
+static __always_inline bool is_same(const struct request_key *a, const struct request_key *b)
+{
+	return a->position == b->position && a->session == b->session && a->lane == b->lane && a->tgid == b->tgid;
+}
+
+/* All slots of a lane, one after the other; those of 512 sessions' first lanes, or of 32 sessions with 16, without overlap. */
+static __always_inline struct request *slot_of(const struct request_key *key)
+{
+	__u32 idx = ((key->session ^ key->lane << 5) * SLOTS + key->position % SLOTS) % REQUESTS;
+
+	return bpf_map_lookup_elem(&requests, &idx);
+}
+
+/* NULL where it is not followed. */
+static __always_inline struct request *request_of(const struct request_key *key)
+{
+	struct request *request = slot_of(key);
+
+	return request && request->submit_ns && is_same(&request->key, key) ? request : NULL;
+}
+
+SEC("usdt")
+int on_submit(struct pt_regs *ctx)
+{
+	__u64 now_ns = bpf_ktime_get_ns(), id = bpf_get_current_pid_tgid(), arguments[4];
+	struct request_key key = { .tgid = config.knows_tgids ? id >> 32 : 0 };
+
+	if ((config.client_tgid && id >> 32 != config.client_tgid) || !read_arguments(ctx, arguments, 4))
+		return 0;
+	key.session = arguments[0];
+	key.lane = arguments[1];
+	key.position = arguments[2];
+	follow_client(now_ns, (__u32)id);
+	for (__u32 i = 0; i < SLOTS && i < (__u32)arguments[3]; i++) {
+		struct request *request = slot_of(&key);
+
+		if (!request)
+			break;
+		/* Another one that has not ended; one of this lane's own was never taken by the front (-EAGAIN). */
+		if (request->submit_ns && request->complete_ns == 0 && request->key.session != key.session &&
+		    now_ns - request->submit_ns < FORGOTTEN_NS)
+			count(&counts.n_no_room);
+		request->submit_ns = now_ns;
+		request->complete_ns = 0;
+		request->key = key;
+		request->tgid = id >> 32;
+		request->tid = (__u32)id;
+		key.position++;
+	}
+	return 0;
+}
+
+static __always_inline struct batch_times *batch_at(__u32 instance, __u64 position)
+{
+	__u32 idx = instance * BATCHES + position % BATCHES;
+
+	return bpf_map_lookup_elem(&batches, &idx);
+}
+
+SEC("usdt")
+int on_dispatch(struct pt_regs *ctx)
+{
+	__u64 now_ns = bpf_ktime_get_ns(), arguments[4];
+	struct batch_times *batch;
+
+	if (!is_front() || !read_arguments(ctx, arguments, 4))
+		return 0;
+	batch = batch_at(arguments[0], arguments[1]);
+	if (!batch)
+		return 0;
+	batch->position = arguments[1];
+	batch->dispatch_ns = now_ns;
+	batch->front_runq_ns = runq_of((__u32)bpf_get_current_pid_tgid(), now_ns);
+	batch->end_ns = 0;
+	batch->model = arguments[2];
+	batch->rows = arguments[3];
+	return 0;
+}
+
+/* With the first of its requests that is completed: when it began and ended, and what its thread did meanwhile. */
+static __always_inline void end_batch(struct batch_times *batch, __u32 instance, __u64 work_ns, __u64 now_ns)
+{
+	struct thread_history *own = history_of(HISTORY_INSTANCE + instance), *front = history_of(HISTORY_FRONT);
+	struct moment free = {}, start = {}, end = {}, done = {};
+	__u64 *last_end = bpf_map_lookup_elem(&last_ends, &instance), start_ns, free_ns;
+
+	if (!last_end)
+		return;
+	batch->free_ns = *last_end;
+	free_ns = later(batch->dispatch_ns, batch->free_ns);
+	if (own && own->n)
+		start_ns = first_on_cpu(own, free_ns, now_ns);
+	else
+		start_ns = later(free_ns, less(now_ns, work_ns));
+	batch->end_ns = start_ns + work_ns < now_ns ? start_ns + work_ns : now_ns;
+	*last_end = batch->end_ns;
+	if (own) {
+		find(own, free_ns, &free);
+		find(own, start_ns, &start);
+		find(own, batch->end_ns, &end);
+	}
+	if (front) {
+		find(front, batch->end_ns, &done);
+		batch->done_runq_ns = less(runq_of((__u32)bpf_get_current_pid_tgid(), now_ns), done.runq_ns);
+	} else {
+		batch->done_runq_ns = 0;
+	}
+	batch->wait_runq_ns = start.runq_ns - free.runq_ns;
+	batch->wait_ns = less(start_ns - batch->dispatch_ns, batch->wait_runq_ns);
+	batch->preempted_ns = end.runq_ns - start.runq_ns;
+	batch->blocked_ns = end.asleep_ns - start.asleep_ns;
+	batch->cpu_ns = less(batch->end_ns - start_ns, batch->preempted_ns + batch->blocked_ns);
+}
+
+/* From submission to dispatch (or, without a batch, to completion). */
+static __always_inline void split_before(struct request *request, __u64 accept_ns, __u64 free_ns, __u64 until_ns,
+					 __u64 until_runq_ns)
+{
+	struct thread_history *front = history_of(HISTORY_FRONT);
+	struct moment submit = {}, accept = {}, is_free = {};
+	__u64 ring_ns, late_ns = 0;
+
+	/* The front's clock is read once a turn: a submission in the middle of one is accepted before it was there. */
+	accept_ns = later(accept_ns, request->submit_ns);
+	if (accept_ns > until_ns)
+		accept_ns = until_ns;
+	free_ns = later(free_ns, accept_ns);
+	if (free_ns > until_ns)
+		free_ns = until_ns;
+	if (front && front->n) {
+		find(front, request->submit_ns, &submit);
+		find(front, accept_ns, &accept);
+		/* While no instance is free the front may do without a CPU: that costs nobody anything. */
+		if (free_ns > accept_ns)
+			find(front, free_ns, &is_free);
+		else
+			is_free = accept;
+		late_ns = less(until_runq_ns, is_free.runq_ns);
+	}
+	ring_ns = accept_ns - request->submit_ns;
+	request->stages[STAGE_BROKER_ASLEEP] = accept.asleep_ns - submit.asleep_ns;
+	request->stages[STAGE_BROKER_RUNQ] = accept.runq_ns - submit.runq_ns + late_ns;
+	request->stages[STAGE_RING] = less(ring_ns, accept.asleep_ns - submit.asleep_ns + accept.runq_ns - submit.runq_ns);
+	request->stages[STAGE_QUEUED] = less(until_ns - accept_ns, late_ns);
+}
+
+/* The arguments of `complete`, in their order. */
+struct completion {
+	__u64 session, pid, lane, position, accepted_ns, model, status, instance, batch, work_ns;
+};
+
+/* Each batch, also those whose requests are none of ours: the next one on its instance begins at its end. */
+static __always_inline struct batch_times *ended_batch(const struct completion *done, __u64 now_ns)
+{
+	__u32 instance = done->instance;
+	struct batch_times *batch;
+
+	if (instance >= INSTANCES)
+		return NULL;
+	batch = batch_at(instance, done->batch);
+	if (!batch || batch->position != done->batch || !batch->dispatch_ns)
+		return NULL;
+	if (!batch->end_ns)
+		end_batch(batch, instance, done->work_ns, now_ns);
+	return batch;
+}
+
+SEC("usdt")
+int on_complete(struct pt_regs *ctx)
+{
+	__u64 now_ns = bpf_ktime_get_ns(), arguments[10];
+	const struct completion *done = (const void *)arguments;
+	struct request_key key = {};
+	struct request *request;
+	struct batch_times *batch;
+
+	if (!is_front() || !read_arguments(ctx, arguments, 10))
+		return 0;
+	batch = ended_batch(done, now_ns);
+	if (config.client_tgid && config.knows_tgids && (__u32)done->pid != config.client_tgid)
+		return 0;
+	key.session = done->session;
+	key.lane = done->lane;
+	key.position = done->position;
+	key.tgid = config.knows_tgids ? done->pid : 0;
+	request = request_of(&key);
+	if (!request || request->complete_ns) {
+		count(&counts.n_no_submit);
+		return 0;
+	}
+	if (config.model != MODEL_NONE && (__u32)done->model != config.model) {
+		request->submit_ns = 0;
+		return 0;
+	}
+	request->model = done->model;
+	request->status = done->status;
+	request->instance = done->instance;
+	request->rows = 0;
+	request->complete_ns = now_ns;
+	request->client_runq_ns = runq_of(request->tid, now_ns);
+	if (!batch) {
+		/* What was there before it is of another request. */
+		__builtin_memset(request->stages, 0, sizeof(request->stages));
+		split_before(request, done->accepted_ns, 0, now_ns, runq_of((__u32)bpf_get_current_pid_tgid(), now_ns));
+		return 0;
+	}
+	request->rows = batch->rows;
+	split_before(request, done->accepted_ns, batch->free_ns, batch->dispatch_ns, batch->front_runq_ns);
+	request->stages[STAGE_BATCH_WAIT] = batch->wait_ns;
+	request->stages[STAGE_EXECUTOR_RUNQ] = batch->wait_runq_ns;
+	request->stages[STAGE_RUN_CPU] = batch->cpu_ns;
+	request->stages[STAGE_RUN_PREEMPTED] = batch->preempted_ns;
+	request->stages[STAGE_RUN_BLOCKED] = batch->blocked_ns;
+	request->stages[STAGE_DONE_RUNQ] = batch->done_runq_ns;
+	request->stages[STAGE_DONE] = less(now_ns - batch->end_ns, batch->done_runq_ns);
+	return 0;
+}
+
+/* Global: it is verified once, and not for each value that each stage might have. */
+__noinline __u32 bucket_of(__u64 ns)
+{
+	__u64 scaled = ns >> HISTOGRAM_LOW;
+	__u32 log2 = 0;
+
+	if (!scaled)
+		return 0;
+	for (__u32 shift = 32; shift; shift /= 2)
+		if (scaled >> shift) {
+			scaled >>= shift;
+			log2 += shift;
+		}
+	log2 = (log2 + 1) * HISTOGRAM_STEPS + (ns >> (log2 + HISTOGRAM_LOW - 3) & (HISTOGRAM_STEPS - 1));
+	return log2 < HISTOGRAM_BUCKETS ? log2 : HISTOGRAM_BUCKETS - 1;
+}
+
+static __always_inline void add(struct kernel_histograms *of, __u32 stage, __u64 ns)
+{
+	if (!ns)
+		return;
+	of->sum_ns[stage] += ns;
+	if (ns > of->max_ns[stage])
+		of->max_ns[stage] = ns;
+	of->buckets[stage][bucket_of(ns) & (HISTOGRAM_BUCKETS - 1)]++;
+}
+
+static __always_inline void tell(const struct request *request, __u64 now_ns)
+{
+	struct kernel_event *event;
+
+	if (!config.wants_events || now_ns - request->submit_ns < config.slow_ns)
+		return;
+	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+	if (!event) {
+		count(&counts.n_dropped);
+		return;
+	}
+	event->request = *request;
+	event->wake_ns = now_ns;
+	bpf_ringbuf_submit(event, 0);
+}
+
+SEC("usdt")
+int on_wake(struct pt_regs *ctx)
+{
+	__u64 now_ns = bpf_ktime_get_ns(), id = bpf_get_current_pid_tgid(), runq_ns = 0, left_ns, arguments[3];
+	struct request_key key = { .tgid = config.knows_tgids ? id >> 32 : 0 };
+	struct kernel_histograms *of;
+	struct request *request;
+	__u32 model;
+
+	if (!read_arguments(ctx, arguments, 3))
+		return 0;
+	key.session = arguments[0];
+	key.lane = arguments[1];
+	key.position = arguments[2];
+	request = request_of(&key);
+	/* Not completed: of another broker, or of one whose probes were not there yet. */
+	if (!request || !request->complete_ns)
+		return 0;
+	left_ns = now_ns - request->complete_ns;
+	/* Where another thread collects than the one that submitted, only the whole is known. */
+	if (request->tid == (__u32)id)
+		runq_ns = less(runq_of((__u32)id, now_ns), request->client_runq_ns);
+	if (runq_ns > left_ns)
+		runq_ns = left_ns;
+	request->stages[STAGE_CLIENT_RUNQ] = runq_ns;
+	request->stages[STAGE_WAKE] = left_ns - runq_ns;
+	model = request->model < config.n_models ? request->model : config.n_models;
+	of = bpf_map_lookup_elem(&histograms, &model);
+	if (of) {
+		of->n_requests++;
+		for (__u32 i = 0; i < KERNEL_STAGES; i++)
+			add(of, i, request->stages[i]);
+		add(of, HISTOGRAM_TOTAL, now_ns - request->submit_ns);
+	}
+	tell(request, now_ns);
+	count(&counts.n_requests);
+	request->submit_ns = 0;
+	return 0;
+}
+
+/* What a probe costs that does nothing: the tool's own. */
+SEC("usdt")
+int on_self(struct pt_regs *ctx)
+{
+	return 0;
+}
