@@ -28,7 +28,9 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define SEARCH_STEPS 12 /* log2(STEPS) */
 #define FORGOTTEN_NS 60000000000ull /* a guess: few requests take longer, those of killed clients for ever */
 #define LOOK_AHEAD 16
+#define EVENTS_BYTES (4u << 20)
 #define LINE 64u
+#define REGISTERS (sizeof(struct pt_regs) / sizeof(__u64))
 
 /* What we read of the kernel's; `state` is __state since 5.14. */
 struct task_struct {
@@ -85,7 +87,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 4 << 20);
+	__uint(max_entries, EVENTS_BYTES);
 } events SEC(".maps");
 
 /* A cache line of user memory: the arguments of one object are mostly in one, and a read costs 60 ns at any length. */
@@ -113,11 +115,12 @@ static __always_inline bool peek(struct line *line, __u64 address, __u32 bits, _
 
 /*
  * The arguments of a probe, as libbpf's description of them says; false where there are fewer. What BPF_USDT() would do looks
- * the description up anew for each argument, and calls for each register and each word: three times as slow.
+ * the description up anew for each argument, and calls for each register and each word: three times as slow. One copy of the
+ * code for all programs, and a loop: a program that runs after a sleep finds little of it in a cache.
  */
-static __always_inline bool read_arguments(struct pt_regs *ctx, __u64 *arguments, __u32 n)
+static __noinline bool read_arguments(struct pt_regs *ctx, __u64 *arguments, __u32 n)
 {
-	__u64 registers[sizeof(*ctx) / sizeof(__u64)];
+	__u64 registers[REGISTERS];
 	struct line line = {};
 	int id = __bpf_usdt_spec_id(ctx);
 	struct __bpf_usdt_spec *spec = id < 0 ? NULL : bpf_map_lookup_elem(&__bpf_usdt_specs, &id);
@@ -125,19 +128,21 @@ static __always_inline bool read_arguments(struct pt_regs *ctx, __u64 *arguments
 	if (!spec || spec->arg_cnt < (short)n)
 		return false;
 #pragma unroll
-	for (__u32 i = 0; i < sizeof(*ctx) / sizeof(__u64); i++)
+	for (__u32 i = 0; i < REGISTERS; i++)
 		registers[i] = ((const __u64 *)(const void *)ctx)[i];
-#pragma unroll
+/* Unrolled it is 5 KB of code, which a program that runs after a sleep finds in no cache. */
+#pragma clang loop unroll(disable)
 	for (__u32 i = 0; i < n; i++) {
 		const struct __bpf_usdt_arg_spec *at = &spec->args[i];
 		__u32 idx = (__u16)at->reg_off / sizeof(__u64);
 		__u64 value = at->val_off;
 
-		if (at->arg_type != BPF_USDT_ARG_CONST) {
-			if (idx >= sizeof(*ctx) / sizeof(__u64))
-				return false;
+		/* The verifier must see that it is within, the compiler not that it is a multiple of eight bytes. */
+		asm volatile("" : "+r"(idx));
+		if (idx >= REGISTERS)
+			return false;
+		if (at->arg_type != BPF_USDT_ARG_CONST)
 			value = registers[idx];
-		}
 		__u32 unused = at->arg_bitshift & 63; /* bits */
 
 		if (at->arg_type == BPF_USDT_ARG_REG_DEREF && !peek(&line, value + at->val_off, 64 - unused, &value))
@@ -326,7 +331,7 @@ static __noinline int find(struct thread_history *history, __u64 ts_ns, struct m
 	}
 	since(&history->steps[low & (STEPS - 1)], ts_ns, ret);
 	ret->at = low;
-	if (n && history->steps[low & (STEPS - 1)].ts_ns > ts_ns)
+	if (oldest && history->steps[low & (STEPS - 1)].ts_ns > ts_ns)
 		count(&counts.n_too_old);
 	return 0;
 }
@@ -463,7 +468,7 @@ int on_dispatch(struct pt_regs *ctx)
 }
 
 /* With the first of its requests that is completed: when it began and ended, and what its thread did meanwhile. */
-static __always_inline void end_batch(struct batch_times *batch, __u32 instance, __u64 work_ns, __u64 now_ns)
+static __noinline void end_batch(struct batch_times *batch, __u32 instance, __u64 work_ns, __u64 now_ns)
 {
 	struct thread_history *own = history_of(HISTORY_INSTANCE + instance), *front = history_of(HISTORY_FRONT);
 	struct moment free = {}, start = {}, end = {}, done = {};
@@ -498,7 +503,7 @@ static __always_inline void end_batch(struct batch_times *batch, __u32 instance,
 }
 
 /* From submission to dispatch (or, without a batch, to completion). */
-static __always_inline void split_before(struct request *request, __u64 accept_ns, __u64 free_ns, __u64 until_ns,
+static __noinline void split_before(struct request *request, __u64 accept_ns, __u64 free_ns, __u64 until_ns,
 					 __u64 until_runq_ns)
 {
 	struct thread_history *front = history_of(HISTORY_FRONT);
@@ -641,7 +646,9 @@ static __always_inline void tell(const struct request *request, __u64 now_ns)
 	}
 	event->request = *request;
 	event->wake_ns = now_ns;
-	bpf_ringbuf_submit(event, 0);
+	/* Who reads looks by itself now and then: woken by each request it would take the CPU from the client, 30 us each time. */
+	bpf_ringbuf_submit(event, bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) > EVENTS_BYTES / 4 ? BPF_RB_FORCE_WAKEUP :
+												      BPF_RB_NO_WAKEUP);
 }
 
 SEC("usdt")

@@ -16,6 +16,8 @@
 #ifndef BPF_KERNEL_H
 #define BPF_KERNEL_H
 
+#include <linux/types.h>
+
 enum kernel_stage {
 	STAGE_RING,	     /* published, the front awake: until it takes it */
 	STAGE_BROKER_ASLEEP, /* the front asleep, until it was woken */

@@ -17,7 +17,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define POLL_MS 100
+#define POLL_MS 50
 #define REFRESH_NS 200000000u
 #define SWEEP_NS 10000000000ull
 
@@ -36,10 +36,13 @@ static void follow(struct kernel *kernel, struct ring_buffer *ring)
 	char why[256];
 
 	for (; !is_over(kernel, now_ns); now_ns = monotonic_ns()) {
-		if (ring)
+		/* Woken only where much has come; else we look. */
+		if (ring) {
 			ring_buffer__poll(ring, POLL_MS);
-		else
+			ring_buffer__consume(ring);
+		} else {
 			pause_briefly();
+		}
 		if (now_ns - refreshed_ns >= REFRESH_NS) {
 			refreshed_ns = now_ns;
 			if (kernel_refresh(kernel, why, sizeof(why)))

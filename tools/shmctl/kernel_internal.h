@@ -7,11 +7,10 @@
 
 #include "shm/layout.h"
 #include "shm/stats.h"
+#include "tools/bpf/kernel.h"
 #include "tools/shmctl/kernel.h"
 #include <limits.h>
-#include <linux/types.h>
 #include <sys/stat.h>
-#include "tools/bpf/kernel.h"
 
 #define FILES_MAX 512u
 
@@ -41,6 +40,7 @@ struct kernel {
 	uint32_t n_links;
 	int stats_fd; /* the kernel counts run times while it is open */
 	uint64_t trap_ns; /* what a probe costs that does nothing; 0 = not measured */
+	uint64_t empty_ns; /* how long its program runs, as the kernel counts it: in trap_ns already */
 	uint64_t begin_ns, end_ns;
 	uint64_t n_shown;
 	bool has_header;

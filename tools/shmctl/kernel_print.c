@@ -238,7 +238,7 @@ struct cost {
 	uint64_t n, run_ns;
 };
 
-static void add_cost(struct cost *cost, const struct bpf_program *program)
+static void add_cost(struct cost *cost, const struct kernel *kernel, const struct bpf_program *program)
 {
 	struct bpf_prog_info info = { 0 };
 	__u32 bytes = sizeof(info);
@@ -247,7 +247,8 @@ static void add_cost(struct cost *cost, const struct bpf_program *program)
 	if (fd < 0 || bpf_obj_get_info_by_fd(fd, &info, &bytes))
 		return;
 	cost->n += info.run_cnt;
-	cost->run_ns += info.run_time_ns;
+	if (info.run_time_ns > info.run_cnt * kernel->empty_ns)
+		cost->run_ns += info.run_time_ns - info.run_cnt * kernel->empty_ns;
 }
 
 struct costs {
@@ -261,18 +262,18 @@ static struct costs costs_of(const struct kernel *kernel)
 	struct costs costs = { 0 };
 	struct cost wake = { 0 };
 
-	add_cost(&wake, bpf->progs.on_wake);
+	add_cost(&wake, kernel, bpf->progs.on_wake);
 	costs.n_requests = wake.n;
-	add_cost(&costs.probes, bpf->progs.on_submit);
-	add_cost(&costs.probes, bpf->progs.on_dispatch);
-	add_cost(&costs.probes, bpf->progs.on_complete);
-	add_cost(&costs.probes, bpf->progs.on_wake);
-	add_cost(&costs.sched, bpf->progs.on_switch);
-	add_cost(&costs.sched, bpf->progs.on_wakeup);
-	add_cost(&costs.sched, bpf->progs.on_switch_classic);
-	add_cost(&costs.sched, bpf->progs.on_wakeup_classic);
-	add_cost(&costs.uring, bpf->progs.on_uring_wait);
-	add_cost(&costs.uring, bpf->progs.on_uring_complete);
+	add_cost(&costs.probes, kernel, bpf->progs.on_submit);
+	add_cost(&costs.probes, kernel, bpf->progs.on_dispatch);
+	add_cost(&costs.probes, kernel, bpf->progs.on_complete);
+	add_cost(&costs.probes, kernel, bpf->progs.on_wake);
+	add_cost(&costs.sched, kernel, bpf->progs.on_switch);
+	add_cost(&costs.sched, kernel, bpf->progs.on_wakeup);
+	add_cost(&costs.sched, kernel, bpf->progs.on_switch_classic);
+	add_cost(&costs.sched, kernel, bpf->progs.on_wakeup_classic);
+	add_cost(&costs.uring, kernel, bpf->progs.on_uring_wait);
+	add_cost(&costs.uring, kernel, bpf->progs.on_uring_complete);
 	return costs;
 }
 

@@ -1,0 +1,160 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# kernel.sh - `shmctl trace --kernel`, `shmctl latency --source=bpf`: delays that are put in on purpose are found in the stage that
+# they belong to, the stages are the client's own time, and each step down says why. Needs root (or the rights), and skips by name.
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+. tests/support/broker.sh
+. tests/support/expect.sh
+CTL=$BUILD/shmctl
+TIMED=$BUILD/tests/kernel_timed
+stages() { "$PY" -I tests/support/kernel_stages.py "$@"; }
+
+says "another source" 2 'only source' "$CTL" latency --source=tea
+says "a time without a unit" 2 '"5" does not fit' "$CTL" trace --kernel --slow 5
+says "an option that is none" 2 '-x: what is that\?' "$CTL" trace --kernel -x
+if "$CTL" trace --kernel 2>&1 | grep -q 'built without BPF'; then
+	says "without BPF: said" 1 'built without BPF .*know no single requests' "$CTL" trace --kernel
+	broker_start --builtin || { not_ok "start"; finish; }
+	says "without BPF: statistics alone" 0 'built without BPF.*statistics alone' "$CTL" latency --source=bpf -d 0.1
+	skip "requests from the kernel" "this build has no BPF"
+	finish
+fi
+says "no broker" 3 'no broker runs' "$CTL" trace --kernel -d 1
+
+INF_BUILTIN_COST=2000,0 broker_start --builtin --instances 1 || { not_ok "start"; finish; }
+OTHER=(setpriv --reuid=65534 --regid=65534 --clear-groups "$RUN/bin/shmctl")
+if other_user; then
+	says "without rights: statistics alone, and what would give more" 0 'CAP_BPF and CAP_PERFMON' \
+		"${OTHER[@]}" latency --source=bpf -d 0.2
+	json "the same for programs" 0 "d['schema'] == 'infbroker.kernel.latency/1' and d['source'] == 'statistics'" \
+		"${OTHER[@]}" latency --source=bpf -d 0.2 -j
+	says "without rights: no single requests" 4 'CAP_BPF and CAP_PERFMON.*no single requests' \
+		"${OTHER[@]}" trace --kernel -d 0.2
+else
+	skip "without rights" "there is no second user, or no setpriv"
+fi
+if ! "$CTL" latency --source=bpf -d 0.1 2>"$RUN/why" >/dev/null || ! grep -q 'source: probes' "$RUN/why"; then
+	skip "requests from the kernel" "$(tail -n 2 "$RUN/why" | head -c 300 | tr '\n' ' ')"
+	finish
+fi
+
+# --- every request, with its time ------------------------------------------------------------------------------------
+
+# trace OPTION... : starts one, and waits until it watches.
+trace() {
+	background "$CTL" trace --kernel -j --client "$TIMED" "$@" >"$RUN/trace" 2>"$RUN/trace.err"
+	TRACE=$LAST
+	within 20 grep -q 'source: ' "$RUN/trace.err"
+}
+# ... and ends it as people do.
+traced() {
+	read -r -t 0.3 <> <(:)
+	kill -INT "$TRACE"
+	ends "$TRACE"
+}
+# asked MODEL N [PAUSE_US] : that many requests, traced.
+asked() { timeout 60 "${AT[@]}" "$TIMED" "$@" >"$RUN/timed"; }
+AT=()
+
+compare() { # SCHED MODEL N
+	trace --sched "$1" && asked "$2" "$3" 100 && traced && stages same "$RUN/trace" "$RUN/timed"
+}
+check "2000 requests, probes and typed tracepoints: the client's own time" compare btf spin 2000
+"$CTL" status >/dev/null
+cat "$RUN/out"
+check "probes alone" compare none spin 500
+says "and what that lacks" 0 'source: probes alone' cat "$RUN/trace.err"
+if unshare -m true 2>/dev/null; then
+	in_tracefs='mountpoint -q /sys/kernel/tracing || mount -t tracefs tracefs /sys/kernel/tracing; exec "$@"'
+	no_tracefs='while umount -l /sys/kernel/tracing /sys/kernel/debug; do :; done 2>/dev/null; exec "$@"'
+	classic() {
+		background unshare -m bash -c "$in_tracefs" - "$CTL" trace --kernel -j --client "$TIMED" --sched tracepoint >"$RUN/trace" 2>"$RUN/trace.err"
+		TRACE=$LAST
+		within 20 grep -q 'source: ' "$RUN/trace.err" && asked spin 500 100 && traced && grep -q classic "$RUN/trace.err" &&
+			stages same "$RUN/trace" "$RUN/timed" && stages most "$RUN/trace" 0.8 run_cpu+run_preempted
+	}
+	check "classic tracepoints" classic
+	says "no tracefs: said, and probes alone" 0 'no classic tracepoints.*tracefs is not mounted' \
+		unshare -m bash -c "$no_tracefs" - "$CTL" latency --source=bpf --sched tracepoint -d 0.1
+else
+	skip "classic tracepoints" "no mount namespace of our own"
+fi
+
+# --- delays in their stages --------------------------------------------------------------------------------------------
+
+# The rest of the machine keeps out: all of ours is real-time, a burst more so.
+FRONT=$BROKER EXECUTOR=$(executor_pid)
+place() { # CPU-OF-FRONT CPU-OF-EXECUTOR CPU-OF-CLIENT
+	taskset -p -c "$1" "$FRONT" && chrt -f -p 10 "$FRONT" && taskset -a -p -c "$2" "$EXECUTOR" && chrt -a -f -p 10 "$EXECUTOR" || return 1
+	AT=(taskset -c "$3" chrt -f 10)
+}
+# delayed NAME CPU MODEL FROM_NS STAGES : bursts of 5 ms on that CPU are found in those stages.
+delayed() {
+	background taskset -c "$1" chrt -f 50 "$BUILD/tests/bursts" 5 50
+	local burst=$LAST rc=0
+	trace && asked "$2" "${N:-2000}" && traced || rc=1
+	kill -KILL "$burst"
+	ends "$burst"
+	[ $rc -eq 0 ] && stages share "$RUN/trace" "$3" 0.8 "$4"
+}
+if [ "$(nproc)" -lt 2 ] || ! chrt -f 50 true 2>/dev/null; then
+	skip "delays in their stages" "they take two CPUs and the right to real-time priorities"
+else
+	mapfile -t cpus < <(taskset -c -p $$ | sed 's/.*: //' | tr , '\n' | while IFS=- read -r a b; do seq "$a" "${b:-$a}"; done)
+	check "places" place "${cpus[0]}" "${cpus[1]}" "${cpus[1]}"
+	N=20000 check "the front without a CPU" delayed "${cpus[0]}" add_sub 3000000 broker_runq+done_runq
+	cat "$RUN/out"
+	check "places" place "${cpus[1]}" "${cpus[1]}" "${cpus[0]}"
+	N=400 check "the client woken and without a CPU" delayed "${cpus[0]}" sleep 4500000 client_runq
+	cat "$RUN/out"
+	check "places" place "${cpus[1]}" "${cpus[0]}" "${cpus[1]}"
+	N=400 check "the executor without a CPU, in the middle of a batch" delayed "${cpus[0]}" spin 4500000 run_preempted+executor_runq
+	cat "$RUN/out"
+	slow() { trace && asked "$1" 200 && traced && stages most "$RUN/trace" 0.8 "$2"; }
+	check "a slow batch that computes" slow spin run_cpu
+	check "a slow batch that sleeps" slow sleep run_blocked
+	behind() { # another client keeps the one instance busy
+		background env "INFBROKER_SOCKET=$SOCKET" "$TIMED" spin 1000
+		trace && asked sleep 100 && traced && stages most "$RUN/trace" 0.25 queued+batch_wait
+	}
+	check "behind other batches" behind
+	chrt -o -p 0 "$FRONT" && chrt -a -o -p 0 "$EXECUTOR"
+	AT=()
+fi
+
+# --- filters, tables, restarts ---------------------------------------------------------------------------------------
+
+slow_ones() { trace --slow 1900us && asked identity 200 && asked spin 20 && traced && [ "$(grep -c '"spin"' "$RUN/trace")" = 20 ] &&
+	[ "$(grep -c '"identity"' "$RUN/trace")" -lt 20 ]; }
+check "--slow" slow_ones
+one_model() { trace -m spin && asked identity 200 && asked spin 20 && traced && [ "$(wc -l <"$RUN/trace")" = 20 ]; }
+check "-m" one_model
+check "-n ends it" eval 'trace -n 10 && asked spin 30 && ends "$TRACE" && [ "$(wc -l <"$RUN/trace")" = 10 ]'
+
+table() {
+	background "$CTL" latency --source=bpf --client "$TIMED" "$@" >"$RUN/table" 2>"$RUN/table.err"
+	TRACE=$LAST
+	within 20 grep -q 'source: ' "$RUN/table.err" && asked spin 300 && kill -INT "$TRACE" && ends "$TRACE"
+}
+check "a table, until SIGINT" table -d 0
+says "with its stages" 0 '^  run_cpu +[0-9.]+[um] ' cat "$RUN/table"
+says "and its cost" 0 'cost per request: 4\.0 probes: traps [0-9.]+ (ns|us)' cat "$RUN/table.err"
+check "the same for programs" table -d 0 -j
+json "its sums" 0 "d['schema'] == 'infbroker.kernel.latency/1' and d['source'] == 'bpf' and d['sched'] == 'btf' and
+	[(m['model'], m['requests']) for m in d['models']] == [('spin', 300)] and
+	sum(s['sum_ns'] for n, s in d['models'][0]['stages'].items() if n != 'total') == d['models'][0]['stages']['total']['sum_ns'] and
+	d['models'][0]['stages']['total']['p50_ns'] > 1000000 and d['cost']['probes'] == 4 * 300" cat "$RUN/table"
+
+again() {
+	trace && asked spin 10 && broker_stop && within 10 grep -q 'the broker is gone' "$RUN/trace.err" &&
+		broker_start --builtin && within 10 grep -q 'another broker has started' "$RUN/trace.err" &&
+		asked spin 20 && traced && [ "$(wc -l <"$RUN/trace")" = 30 ]
+}
+check "a broker that ends, and another one" again
+killed() {
+	trace && kill -KILL "$(executor_pid)" && within 20 asked spin 20 && traced && [ "$(wc -l <"$RUN/trace")" = 20 ]
+}
+check "an executor that is killed" killed
+check "the broker ends cleanly" broker_stop
+finish
