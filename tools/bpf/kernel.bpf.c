@@ -28,6 +28,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define SEARCH_STEPS 12 /* log2(STEPS) */
 #define FORGOTTEN_NS 60000000000ull /* a guess: few requests take longer, those of killed clients for ever */
 #define LOOK_AHEAD 16
+#define LATE_NS 20000u /* a guess: shorter waits are not worth asking what the front did meanwhile */
 #define EVENTS_BYTES (4u << 20)
 #define LINE 64u
 #define REGISTERS (sizeof(struct pt_regs) / sizeof(__u64))
@@ -208,8 +209,10 @@ static __always_inline void woken(__u32 pid)
 {
 	struct thread *thread = bpf_map_lookup_elem(&threads, &pid);
 
-	if (thread && thread->last.state == THREAD_ASLEEP)
-		step(thread, THREAD_RUNNABLE);
+	if (!thread || thread->last.state != THREAD_ASLEEP)
+		return;
+	step(thread, THREAD_RUNNABLE);
+	thread->woken_ns = thread->last.ts_ns;
 }
 
 SEC("tp_btf/sched_switch")
@@ -467,12 +470,30 @@ int on_dispatch(struct pt_regs *ctx)
 	return 0;
 }
 
+/* How long a thread was without a CPU between two moments. */
+static __always_inline __u64 runq_between(struct thread_history *history, __u64 from_ns, __u64 to_ns)
+{
+	struct moment from = {}, to = {};
+
+	find(history, from_ns, &from);
+	find(history, to_ns, &to);
+	return to.runq_ns - from.runq_ns;
+}
+
+/* When a thread that slept at that moment was woken; the moment itself where it did not sleep. */
+static __always_inline __u64 woken_after(struct thread_history *history, const struct moment *moment, __u64 ts_ns)
+{
+	__u64 next = moment->at + 1;
+
+	return moment->state == THREAD_ASLEEP && next < history->n ? history->steps[next & (STEPS - 1)].ts_ns : ts_ns;
+}
+
 /* With the first of its requests that is completed: when it began and ended, and what its thread did meanwhile. */
 static __noinline void end_batch(struct batch_times *batch, __u32 instance, __u64 work_ns, __u64 now_ns)
 {
 	struct thread_history *own = history_of(HISTORY_INSTANCE + instance), *front = history_of(HISTORY_FRONT);
 	struct moment free = {}, start = {}, end = {}, done = {};
-	__u64 *last_end = bpf_map_lookup_elem(&last_ends, &instance), start_ns, free_ns;
+	__u64 *last_end = bpf_map_lookup_elem(&last_ends, &instance), start_ns, free_ns, woken_ns;
 
 	if (!last_end)
 		return;
@@ -495,8 +516,14 @@ static __noinline void end_batch(struct batch_times *batch, __u32 instance, __u6
 	} else {
 		batch->done_runq_ns = 0;
 	}
+	batch->late_ns = 0;
+	if (own && own->n && front) {
+		woken_ns = woken_after(own, &free, free_ns);
+		if (woken_ns > batch->dispatch_ns && woken_ns <= start_ns)
+			batch->late_ns = runq_between(front, batch->dispatch_ns, woken_ns);
+	}
 	batch->wait_runq_ns = start.runq_ns - free.runq_ns;
-	batch->wait_ns = less(start_ns - batch->dispatch_ns, batch->wait_runq_ns);
+	batch->wait_ns = less(start_ns - batch->dispatch_ns, batch->wait_runq_ns + batch->late_ns);
 	batch->preempted_ns = end.runq_ns - start.runq_ns;
 	batch->blocked_ns = end.asleep_ns - start.asleep_ns;
 	batch->cpu_ns = less(batch->end_ns - start_ns, batch->preempted_ns + batch->blocked_ns);
@@ -596,6 +623,7 @@ int on_complete(struct pt_regs *ctx)
 	}
 	request->rows = batch->rows;
 	split_before(request, done->accepted_ns, batch->free_ns, batch->dispatch_ns, batch->front_runq_ns);
+	request->stages[STAGE_BROKER_RUNQ] += batch->late_ns;
 	request->stages[STAGE_BATCH_WAIT] = batch->wait_ns;
 	request->stages[STAGE_EXECUTOR_RUNQ] = batch->wait_runq_ns;
 	request->stages[STAGE_RUN_CPU] = batch->cpu_ns;
@@ -651,10 +679,23 @@ static __always_inline void tell(const struct request *request, __u64 now_ns)
 												      BPF_RB_NO_WAKEUP);
 }
 
+/* How long the front was without a CPU after it had posted, and before it had woken that thread. */
+static __noinline __u64 front_late_ns(__u32 tid, __u64 complete_ns, __u64 most_ns)
+{
+	struct thread *thread = config.has_sched ? bpf_map_lookup_elem(&threads, &tid) : NULL;
+	struct thread_history *front = history_of(HISTORY_FRONT);
+	__u64 late_ns;
+
+	if (!thread || !front || thread->woken_ns <= complete_ns)
+		return 0;
+	late_ns = runq_between(front, complete_ns, thread->woken_ns);
+	return late_ns < most_ns ? late_ns : most_ns;
+}
+
 SEC("usdt")
 int on_wake(struct pt_regs *ctx)
 {
-	__u64 now_ns = bpf_ktime_get_ns(), id = bpf_get_current_pid_tgid(), runq_ns = 0, left_ns, arguments[3];
+	__u64 now_ns = bpf_ktime_get_ns(), id = bpf_get_current_pid_tgid(), runq_ns = 0, left_ns, late_ns, arguments[3];
 	struct request_key key = { .tgid = config.knows_tgids ? id >> 32 : 0 };
 	struct kernel_histograms *of;
 	struct request *request;
@@ -676,7 +717,10 @@ int on_wake(struct pt_regs *ctx)
 	if (runq_ns > left_ns)
 		runq_ns = left_ns;
 	request->stages[STAGE_CLIENT_RUNQ] = runq_ns;
-	request->stages[STAGE_WAKE] = left_ns - runq_ns;
+	left_ns -= runq_ns;
+	late_ns = left_ns > LATE_NS ? front_late_ns((__u32)id, request->complete_ns, left_ns) : 0;
+	request->stages[STAGE_DONE_RUNQ] += late_ns;
+	request->stages[STAGE_WAKE] = left_ns - late_ns;
 	model = request->model < config.n_models ? request->model : config.n_models;
 	of = bpf_map_lookup_elem(&histograms, &model);
 	if (of) {

@@ -66,6 +66,7 @@ struct thread_history {
 
 struct thread {
 	struct thread_step last;
+	__u64 woken_ns; /* when it was last */
 	__u32 history;
 	__u32 reserved;
 };
@@ -105,7 +106,8 @@ struct batch_times {
 	__u64 free_ns;	     /* the end of the batch before it on its instance */
 	__u64 end_ns;	     /* 0 = not known yet */
 	__u32 model, rows;
-	__u64 wait_ns, wait_runq_ns, cpu_ns, preempted_ns, blocked_ns, done_ns, done_runq_ns; /* of all in it */
+	__u64 late_ns; /* the front, without a CPU before it had woken the executor */
+	__u64 wait_ns, wait_runq_ns, cpu_ns, preempted_ns, blocked_ns, done_runq_ns; /* of all in it */
 };
 
 /* --- out --- */
