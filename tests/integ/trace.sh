@@ -30,7 +30,7 @@ done <<-'X'
 	trace stray|stray: trace takes no argument
 	profile -d never|never: that is no time
 	profile stray|stray: profile takes no argument
-	latency -d 0|0: that is none
+	latency -d x|x: that is none
 	latency --history=x|x: that is none
 	latency a b|b: one model, or all
 	snapshot|save FOLDER, show FOLDER
@@ -129,7 +129,7 @@ background "$CTL" latency add_sub -d 2 -j >"$RUN/window.json"
 pause; pause; pause; pause; pause; pause
 "$TESTS/timed" add_sub 300 >/dev/null
 ends "$LAST"
-json "a window counts what is in it" 0 "d['window_ns'] == 2000000000 and d['models'][0]['stages']['served']['n'] == 300" cat "$RUN/window.json"
+json "a window counts what is in it" 0 "d['window_ns'] >= 2000000000 and d['models'][0]['stages']['served']['n'] == 300" cat "$RUN/window.json"
 says "latency --history" 0 '^add_sub +0 +- +- +-$' "$CTL" latency add_sub --history=50ms -n 2
 says "without UTF-8, ASCII" 0 '\|.*#.*\|' env LC_ALL=C "$CTL" latency add_sub --dist
 

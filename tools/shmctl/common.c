@@ -57,6 +57,28 @@ uint64_t monotonic_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
+static volatile sig_atomic_t interrupted; /* set by on_interrupt() alone */
+
+static void on_interrupt(int signal)
+{
+	(void)signal;
+	interrupted = 1;
+}
+
+void catch_interrupts(void)
+{
+	/* No SA_RESTART: it ends a wait too. */
+	struct sigaction action = { .sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND };
+
+	sigaction(SIGINT, &action, NULL);
+	sigaction(SIGTERM, &action, NULL);
+}
+
+bool is_interrupted(void)
+{
+	return interrupted;
+}
+
 bool parse_duration(const char *text, uint64_t *ret_ns)
 {
 	static const struct {

@@ -25,7 +25,7 @@ static bool is_over(const struct kernel *kernel, uint64_t now_ns)
 {
 	const struct kernel_filter *filter = kernel->filter;
 
-	return kernel_is_interrupted() || (filter->duration_ns && now_ns >= kernel->begin_ns + filter->duration_ns) ||
+	return is_interrupted() || (filter->duration_ns && now_ns >= kernel->begin_ns + filter->duration_ns) ||
 	       (filter->n_max && (kernel->n_shown >= filter->n_max ||
 				  kernel->bpf->bss->counts.n_requests >= filter->n_max));
 }
@@ -80,7 +80,7 @@ static int run(struct kernel *kernel, bool wants_events)
 			return fail(kernel->options, EXIT_UNHEALTHY, "no ring buffer: %s", strerror(errno));
 	}
 	say_what(kernel);
-	kernel_catch_signals();
+	catch_interrupts();
 	kernel->begin_ns = monotonic_ns();
 	kernel->bpf->bss->config.wants_events = wants_events;
 	follow(kernel, ring);
@@ -138,10 +138,11 @@ int kernel_trace(const struct options *options, const struct kernel_filter *filt
 	r = watch(kernel, true, &status, why, sizeof(why));
 	if (r > 0)
 		kernel_print_end(kernel);
-	if (r < 0)
-		fail(options, (enum exit_status)status, "%s. Statistics know no single requests", why);
 	kernel_free(kernel);
-	return status;
+	if (r >= 0)
+		return status;
+	fprintf(stderr, "shmctl %s: %s\nshmctl %s: source: the broker's own trace\n", options->command, why, options->command);
+	return kernel_requests(options, filter);
 }
 
 int kernel_latency(const struct options *options, const struct kernel_filter *filter)

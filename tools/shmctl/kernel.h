@@ -33,29 +33,20 @@ struct kernel_filter {
 	uint32_t n_client_paths;
 };
 
-#define KERNEL_OPTIONS_HELP                                                                             \
-	"  -m, --model NAME    requests for that model alone\n"                                         \
-	"  -c, --pid PID       requests of that process alone\n"                                        \
-	"      --slow TIME     requests that took at least so long: 300us, 5ms, 1s\n"                   \
-	"  -d, --duration S    seconds; 0: until interrupted\n"                                         \
-	"  -n, --requests N    at most so many\n"                                                       \
-	"      --client PATH   a program or library that has libinfclient in it, besides those that\n"  \
-	"                      the broker's clients have mapped\n"                                      \
-	"      --sched HOW     btf, tracepoint or none: the most that is tried\n"
-
-/* Reads a command's own options into *filter, which holds the defaults. EXIT_OK, or what fail() returned. */
-int kernel_parse(const struct options *options, int argc, char **argv, struct kernel_filter *filter);
+/* "btf", "tracepoint", "none". False for another word. */
+bool kernel_parse_sched(const char *text, enum kernel_sched *ret);
+/* What --sched takes, and what it and --client say in --help: of both commands. */
+#define KERNEL_SCHEDS	   "btf|tracepoint|none"
+#define KERNEL_SCHED_TEXT  "with the kernel's programs: how the scheduler is watched, at most"
+#define KERNEL_CLIENT_TEXT "with the kernel's programs: a file that has libinfclient in it, besides\nthose that clients have mapped"
 
 /* A line for each request. An exit status. */
 int kernel_trace(const struct options *options, const struct kernel_filter *filter);
 /* A table of stages at the end. */
 int kernel_latency(const struct options *options, const struct kernel_filter *filter);
 
-/* The last step: what the broker itself counts, over filter->duration_ns. */
+/* The last steps: what the broker itself traces (trace.c) and counts, over filter->duration_ns (latency.c). */
+int kernel_requests(const struct options *options, const struct kernel_filter *filter);
 int kernel_statistics(const struct options *options, const struct kernel_filter *filter);
-
-/* SIGINT and SIGTERM end what runs, and what it has is printed: from then on this is true. */
-void kernel_catch_signals(void);
-bool kernel_is_interrupted(void);
 
 #endif /* SHMCTL_KERNEL_H */

@@ -5,13 +5,13 @@
  * They count from the broker's start; what lies between two looks is their difference. Needs no answer from the broker.
  */
 #define _GNU_SOURCE 1
+#include "tools/shmctl/kernel.h"
 #include "tools/shmctl/look.h"
 #include <getopt.h>
 #include <inttypes.h>
 #include <langinfo.h>
 #include <limits.h>
 #include <locale.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,14 +19,17 @@
 
 #define PLOT_COLUMNS	    28u /* 4 for each power of ten */
 #define PLOT_FIRST_NS	    1000.0
-#define PLOT_PER_DECADE	    4.0
+#define KERNEL_WINDOW_NS    10000000000u
 
 struct view {
 	const char *model; /* NULL = all that were asked for something */
 	uint64_t window_ns; /* 0 = since the broker's start */
+	bool is_endless;    /* instead, until it is interrupted */
 	uint64_t history_ns; /* 0 = once */
 	uint64_t n_max;	     /* lines of history; 0 = no end */
 	bool dist;
+	bool by_kernel;
+	struct kernel_filter kernel; /* what it alone takes */
 };
 
 /* The histograms of a model at one moment, or what came between two. */
@@ -35,14 +38,6 @@ struct cut {
 	struct inf_histogram stages[INF_STAGES];
 	struct inf_histogram batch;
 };
-
-static volatile sig_atomic_t interrupted; /* set by on_signal() alone */
-
-static void on_signal(int signal)
-{
-	(void)signal;
-	interrupted = 1;
-}
 
 /* What came between two looks. Of its largest value only the bucket is known. */
 static void subtract(struct inf_histogram *later, const struct inf_histogram *earlier)
@@ -80,7 +75,7 @@ static void sleep_ns(uint64_t ns)
 {
 	struct timespec pause = { .tv_sec = (time_t)(ns / 1000000000u), .tv_nsec = (long)(ns % 1000000000u) };
 
-	if (!interrupted)
+	if (!is_interrupted())
 		nanosleep(&pause, NULL);
 }
 
@@ -173,12 +168,13 @@ static void print_stage(const char *name, const struct inf_histogram *histogram,
 	puts(dist ? "|" : "");
 }
 
-static void print_cut(const struct view *view, const struct inf_stats_model *model, const struct cut *cut)
+/* window_ns: as in struct view. */
+static void print_cut(const struct view *view, uint64_t window_ns, const struct inf_stats_model *model, const struct cut *cut)
 {
 	char name[WORD_BYTES], word[WORD_BYTES];
 
 	printf("%s:%" PRIu32 "  %s%s, %" PRIu64 " requests\n", word_name(name, model->name), model->model_version,
-	       view->window_ns ? "the last " : "since the broker started", view->window_ns ? word_time(word, view->window_ns) : "",
+	       window_ns ? "the last " : "since the broker started", window_ns ? word_time(word, window_ns) : "",
 	       cut->stages[INF_STAGE_SERVED].n);
 	if (view->dist)
 		printf("%-7s %10s %8s %8s %8s |%s|\n", "STAGE", "COUNTED", "P50", "P99", "MAX", "1us 10us.1ms1ms 10ms.1s 1s  ");
@@ -232,6 +228,7 @@ static int show_once(const struct options *options, const struct view *view, con
 {
 	struct cut *earlier = calloc(INF_STATS_MODELS + 1, sizeof(*earlier)), *now = earlier + INF_STATS_MODELS;
 	json_t *models = json_array();
+	uint64_t window_ns = 0;
 	unsigned int n = 0;
 	int r = EXIT_OK;
 
@@ -239,10 +236,13 @@ static int show_once(const struct options *options, const struct view *view, con
 		free(earlier);
 		return fail(options, EXIT_UNHEALTHY, "out of memory");
 	}
-	if (view->window_ns) {
+	if (view->window_ns || view->is_endless) {
+		uint64_t begin_ns = monotonic_ns();
+
 		for (unsigned int i = 0; i < INF_STATS_MODELS; i++)
 			cut_at(&earlier[i], &stats->models[i]);
-		sleep_ns(view->window_ns);
+		sleep_ns(view->is_endless ? INF_FOREVER / 2 : view->window_ns);
+		window_ns = monotonic_ns() - begin_ns;
 		stats = look_again(options, stats);
 	}
 	for (unsigned int i = 0; stats && i < INF_STATS_MODELS; i++) {
@@ -257,13 +257,13 @@ static int show_once(const struct options *options, const struct view *view, con
 		else
 			printf("%s", n ? "\n" : "");
 		if (!options->json)
-			print_cut(view, model, now);
+			print_cut(view, window_ns, model, now);
 		n++;
 	}
 	if (!n)
 		r = stats ? no_model(options, view) : gone(options);
 	if (options->json && r == EXIT_OK)
-		r = print_json(options, "latency", json_pack("{s:I, s:O}", "window_ns", (json_int_t)view->window_ns, "models", models));
+		r = print_json(options, "latency", json_pack("{s:I, s:O}", "window_ns", (json_int_t)window_ns, "models", models));
 	json_decref(models);
 	free(earlier);
 	return r;
@@ -308,7 +308,7 @@ static int show_history(const struct options *options, const struct view *view, 
 		printf("%-20s %10s %9s %9s %9s\n", "MODEL", "REQ/S", "P50", "P99", "MAX");
 	for (unsigned int i = 0; i < INF_STATS_MODELS; i++)
 		cut_at(&earlier[i], &stats->models[i]);
-	for (uint64_t n = 0; !interrupted && (!view->n_max || n < view->n_max); n++) {
+	for (uint64_t n = 0; !is_interrupted() && (!view->n_max || n < view->n_max); n++) {
 		fflush(stdout);
 		if (ferror(stdout))
 			break;
@@ -319,7 +319,7 @@ static int show_history(const struct options *options, const struct view *view, 
 			r = gone(options);
 			break;
 		}
-		for (unsigned int i = 0; i < INF_STATS_MODELS && !interrupted; i++) {
+		for (unsigned int i = 0; i < INF_STATS_MODELS && !is_interrupted(); i++) {
 			if (!is_shown(view, &again->models[i]))
 				continue;
 			cut_at(now, &again->models[i]);
@@ -345,12 +345,15 @@ static int take_count(const char *text, uint64_t *ret_n)
 	return 0;
 }
 
-enum { OPTION_WINDOW, OPTION_DIST, OPTION_HISTORY, OPTION_COUNT };
+enum { OPTION_WINDOW, OPTION_DIST, OPTION_HISTORY, OPTION_COUNT, OPTION_SOURCE, OPTION_CLIENT, OPTION_SCHED };
 static const struct command_option own_options[] = {
-	[OPTION_WINDOW] = { 'd', NULL, "TIME", "of the requests in the TIME (5s, 200ms) from now on" },
+	[OPTION_WINDOW] = { 'd', NULL, "TIME", "of the requests in the TIME (5s, 200ms) from now on; 0: until Ctrl-C" },
 	[OPTION_DIST] = { 0, "dist", NULL, "draw it, from 1 us to 10 s, four columns for a power of ten" },
 	[OPTION_HISTORY] = { 0, "history", "TIME", "one line each TIME, until Ctrl-C" },
 	[OPTION_COUNT] = { 'n', NULL, "N", "lines of history" },
+	[OPTION_SOURCE] = { 0, "source", "statistics|bpf", "bpf: programs in the kernel, which also see who waits for a CPU:\nshmctl-kernel(1)" },
+	[OPTION_CLIENT] = { 0, "client", "FILE", KERNEL_CLIENT_TEXT },
+	[OPTION_SCHED] = { 0, "sched", KERNEL_SCHEDS, KERNEL_SCHED_TEXT },
 	{ 0 },
 };
 
@@ -358,12 +361,26 @@ static bool take_option(struct view *view, int option, const char *value)
 {
 	switch (option) {
 	case OPTION_WINDOW:
-		return parse_duration(value, &view->window_ns) && view->window_ns;
+		/* 0: until it is interrupted. */
+		if (!parse_duration(value, &view->window_ns))
+			return false;
+		view->is_endless = !view->window_ns;
+		return true;
 	case OPTION_DIST:
 		view->dist = true;
 		return true;
 	case OPTION_HISTORY:
 		return parse_duration(value, &view->history_ns) && view->history_ns;
+	case OPTION_SOURCE:
+		view->by_kernel = !strcmp(value, "bpf");
+		return view->by_kernel || !strcmp(value, "statistics");
+	case OPTION_SCHED:
+		return kernel_parse_sched(value, &view->kernel.sched);
+	case OPTION_CLIENT:
+		if (view->kernel.n_client_paths == KERNEL_PATHS_MAX)
+			return false;
+		view->kernel.client_paths[view->kernel.n_client_paths++] = value;
+		return true;
 	default:
 		return take_count(value, &view->n_max) == 0;
 	}
@@ -385,21 +402,41 @@ static int parse(const struct options *options, struct view *view, int argc, cha
 	return EXIT_OK;
 }
 
+int kernel_statistics(const struct options *options, const struct kernel_filter *filter)
+{
+	const struct view view = { .model = filter->model, .window_ns = filter->duration_ns, .is_endless = !filter->duration_ns };
+	const struct inf_stats_public *stats;
+	char path[PATH_MAX];
+	int r;
+
+	stats = stats_open(options, path, &r);
+	if (!stats)
+		return r;
+	catch_interrupts();
+	return show_once(options, &view, stats);
+}
+
 static int run(const struct options *options, int argc, char **argv)
 {
 	const struct inf_stats_public *stats;
-	struct sigaction action = { .sa_handler = on_signal };
 	struct view view = { 0 };
 	char path[PATH_MAX];
 	int r = parse(options, &view, argc, argv);
 
 	if (r)
 		return r;
+	if (view.by_kernel && (view.dist || view.history_ns))
+		return fail(options, EXIT_USAGE, "--dist and --history do not go with --source bpf");
+	if (view.by_kernel) {
+		view.kernel.model = view.model;
+		view.kernel.duration_ns = view.window_ns || view.is_endless ? view.window_ns : KERNEL_WINDOW_NS;
+		view.kernel.n_max = view.n_max;
+		return kernel_latency(options, &view.kernel);
+	}
 	stats = stats_open(options, path, &r);
 	if (!stats)
 		return r;
-	sigaction(SIGINT, &action, NULL);
-	sigaction(SIGTERM, &action, NULL);
+	catch_interrupts();
 	return view.history_ns ? show_history(options, &view, stats) : show_once(options, &view, stats);
 }
 

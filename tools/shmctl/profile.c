@@ -15,7 +15,6 @@
 #include <getopt.h>
 #include <inttypes.h>
 #include <limits.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,14 +36,6 @@ struct profile {
 	uint32_t n_clients;
 	bool any; /* an event was written: the next one has a comma */
 };
-
-static volatile sig_atomic_t interrupted; /* set by on_signal() alone */
-
-static void on_signal(int signal)
-{
-	(void)signal;
-	interrupted = 1;
-}
 
 /* A new event, all but its closing brace. */
 static void event(struct profile *profile, const char *phase, uint64_t at_ns, uint32_t pid, uint32_t tid)
@@ -251,7 +242,7 @@ static bool collect(struct profile *profile, const char *path, struct trace *tra
 	struct inf_trace_record record;
 	bool is_over = false;
 
-	while (!interrupted && !is_over && !ferror(profile->file) && monotonic_ns() < profile->until_ns) {
+	while (!is_interrupted() && !is_over && !ferror(profile->file) && monotonic_ns() < profile->until_ns) {
 		is_over = trace_is_over(trace, LOOK_MS);
 		/* Not for ever, where they come faster than they are written. */
 		for (unsigned int i = 0; i < INF_TRACE_RECORDS && trace_next(trace, &record); i++)
@@ -289,7 +280,6 @@ static int finish(struct profile *profile, const char *output, const struct trac
 static int profile_to(const struct options *options, uint64_t for_ns, const char *output)
 {
 	struct profile *profile = calloc(1, sizeof(*profile));
-	struct sigaction action = { .sa_handler = on_signal };
 	char path[PATH_MAX];
 	struct trace trace;
 	int r;
@@ -308,8 +298,7 @@ static int profile_to(const struct options *options, uint64_t for_ns, const char
 	if (!profile->file) {
 		r = fail(options, EXIT_UNHEALTHY, "%s: %s", output, strerror(errno));
 	} else {
-		sigaction(SIGINT, &action, NULL);
-		sigaction(SIGTERM, &action, NULL);
+		catch_interrupts();
 		profile->start_ns = monotonic_ns();
 		profile->until_ns = profile->start_ns + for_ns;
 		fputs("{\"traceEvents\":[", profile->file);

@@ -116,6 +116,12 @@ uint64_t monotonic_ns(void);
 uint64_t timeout_ns(const struct options *options);
 /* "5ms", "200us", "1.5s", "30" (seconds) in ns. False for what is none, or longer than a year. */
 bool parse_duration(const char *text, uint64_t *ret_ns);
+/*
+ * SIGINT and SIGTERM end what runs, and what it has is printed: from then on is_interrupted() is true. A second one ends the
+ * program.
+ */
+void catch_interrupts(void);
+bool is_interrupted(void);
 /* Between two tries of what will be there soon. */
 void pause_briefly(void);
 

@@ -2,12 +2,12 @@
 /* trace.c - `shmctl trace`: one line for each request that is answered, with the time of each stage, while it happens. */
 #define _GNU_SOURCE 1
 #include "shm/status.h"
+#include "tools/shmctl/kernel.h"
 #include "tools/shmctl/operator.h"
 #include "tools/shmctl/stats.h"
 #include <getopt.h>
 #include <inttypes.h>
 #include <limits.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,15 +23,9 @@ struct filter {
 	uint64_t slow_ns;
 	uint64_t n_max, for_ns; /* 0 = no end */
 	bool no_header;
+	bool by_kernel;
+	struct kernel_filter kernel; /* what it alone takes */
 };
-
-static volatile sig_atomic_t interrupted; /* set by on_signal() alone */
-
-static void on_signal(int signal)
-{
-	(void)signal;
-	interrupted = 1;
-}
 
 static const char *model_name(const struct inf_stats_public *stats, uint16_t model, char name[INF_NAME_BYTES + 1])
 {
@@ -172,7 +166,7 @@ static int follow(const struct options *options, const struct filter *filter, co
 		}
 		if (fflush(stdout) != 0)
 			return EXIT_OK;
-		if (interrupted || monotonic_ns() >= until_ns)
+		if (is_interrupted() || monotonic_ns() >= until_ns)
 			return EXIT_OK;
 		if (is_over)
 			return fail(options, EXIT_NOT_RUNNING, "the broker has ended the trace, or is gone; shmctl status says which");
@@ -183,7 +177,6 @@ static int trace_all(const struct options *options, const struct filter *filter)
 {
 	const struct inf_stats_public *stats;
 	char path[PATH_MAX];
-	struct sigaction action = { .sa_handler = on_signal };
 	struct trace trace;
 	int r;
 
@@ -193,8 +186,7 @@ static int trace_all(const struct options *options, const struct filter *filter)
 	r = trace_open(options, &trace);
 	if (r)
 		return r;
-	sigaction(SIGINT, &action, NULL);
-	sigaction(SIGTERM, &action, NULL);
+	catch_interrupts();
 	if (!options->json && !filter->no_header)
 		print_head();
 	fflush(stdout);
@@ -203,6 +195,17 @@ static int trace_all(const struct options *options, const struct filter *filter)
 		fprintf(stderr, "shmctl trace: %" PRIu64 " request(s) went by unseen: they come faster than they can be written\n", trace.n_lost);
 	trace_close(&trace);
 	return r;
+}
+
+int kernel_requests(const struct options *options, const struct kernel_filter *filter)
+{
+	const struct filter same = { .model = filter->model,
+				     .pid = (uint32_t)filter->pid,
+				     .slow_ns = filter->slow_ns,
+				     .n_max = filter->n_max,
+				     .for_ns = filter->duration_ns };
+
+	return trace_all(options, &same);
 }
 
 static bool parse_number(const char *text, uint64_t max, uint64_t *ret)
@@ -216,7 +219,18 @@ static bool parse_number(const char *text, uint64_t max, uint64_t *ret)
 	return true;
 }
 
-enum { OPTION_MODEL, OPTION_PID, OPTION_SESSION, OPTION_SLOW, OPTION_COUNT, OPTION_FOR, OPTION_NO_HEADER };
+enum {
+	OPTION_MODEL,
+	OPTION_PID,
+	OPTION_SESSION,
+	OPTION_SLOW,
+	OPTION_COUNT,
+	OPTION_FOR,
+	OPTION_NO_HEADER,
+	OPTION_KERNEL,
+	OPTION_CLIENT,
+	OPTION_SCHED
+};
 static const struct command_option own_options[] = {
 	[OPTION_MODEL] = { 'm', "model", "MODEL", "requests for that model" },
 	[OPTION_PID] = { 'p', "pid", "PID", "of that process" },
@@ -225,6 +239,9 @@ static const struct command_option own_options[] = {
 	[OPTION_COUNT] = { 'n', NULL, "N", "as many, then end" },
 	[OPTION_FOR] = { 'd', NULL, "TIME", "for as long" },
 	[OPTION_NO_HEADER] = { 0, "no-header", NULL, "without the first line" },
+	[OPTION_KERNEL] = { 0, "kernel", NULL, "by programs in the kernel, which also see who waits for a CPU:\nshmctl-kernel(1)" },
+	[OPTION_CLIENT] = { 0, "client", "FILE", KERNEL_CLIENT_TEXT },
+	[OPTION_SCHED] = { 0, "sched", KERNEL_SCHEDS, KERNEL_SCHED_TEXT },
 	{ 0 },
 };
 
@@ -245,6 +262,16 @@ static bool take_option(struct filter *filter, int option, const char *value)
 		return parse_number(value, UINT64_MAX, &filter->n_max);
 	case OPTION_NO_HEADER:
 		filter->no_header = true;
+		return true;
+	case OPTION_KERNEL:
+		filter->by_kernel = true;
+		return true;
+	case OPTION_SCHED:
+		return kernel_parse_sched(value, &filter->kernel.sched);
+	case OPTION_CLIENT:
+		if (filter->kernel.n_client_paths == KERNEL_PATHS_MAX)
+			return false;
+		filter->kernel.client_paths[filter->kernel.n_client_paths++] = value;
 		return true;
 	default:
 		if (!parse_number(value, INT32_MAX, &number))
@@ -270,7 +297,16 @@ static int run(const struct options *options, int argc, char **argv)
 	}
 	if (optind < argc)
 		return fail(options, EXIT_USAGE, "%s: trace takes no argument; try shmctl trace --help", argv[optind]);
-	return trace_all(options, &filter);
+	if (!filter.by_kernel)
+		return trace_all(options, &filter);
+	if (filter.session)
+		return fail(options, EXIT_USAGE, "--session does not go with --kernel; -p names a process");
+	filter.kernel.model = filter.model;
+	filter.kernel.pid = (pid_t)filter.pid;
+	filter.kernel.slow_ns = filter.slow_ns;
+	filter.kernel.duration_ns = filter.for_ns;
+	filter.kernel.n_max = filter.n_max;
+	return kernel_trace(options, &filter.kernel);
 }
 
 const struct command command_trace = {

@@ -10,12 +10,14 @@ CTL=$BUILD/shmctl
 TIMED=$BUILD/tests/kernel_timed
 stages() { "$PY" -I tests/support/kernel_stages.py "$@"; }
 
-says "another source" 2 'only source' "$CTL" latency --source=tea
-says "a time without a unit" 2 '"5" does not fit' "$CTL" trace --kernel --slow 5
+says "another source" 2 'tea: that is none' "$CTL" latency --source=tea
+says "a time that is none" 2 '5parsecs: that is none' "$CTL" trace --kernel --slow 5parsecs
+says "another scheduler" 2 'tea: that is none' "$CTL" trace --kernel --sched tea
+says "what does not go together" 2 'do not go with --source bpf' "$CTL" latency --source=bpf --dist
 says "an option that is none" 2 '-x: what is that\?' "$CTL" trace --kernel -x
 if "$CTL" trace --kernel 2>&1 | grep -q 'built without BPF'; then
-	says "without BPF: said" 1 'built without BPF .*know no single requests' "$CTL" trace --kernel
 	broker_start --builtin || { not_ok "start"; finish; }
+	says "without BPF: the broker's own trace" 0 'built without BPF.*own trace' "$CTL" trace --kernel -d 0.1
 	says "without BPF: statistics alone" 0 'built without BPF.*statistics alone' "$CTL" latency --source=bpf -d 0.1
 	skip "requests from the kernel" "this build has no BPF"
 	finish
@@ -27,9 +29,9 @@ OTHER=(setpriv --reuid=65534 --regid=65534 --clear-groups "$RUN/bin/shmctl")
 if other_user; then
 	says "without rights: statistics alone, and what would give more" 0 'CAP_BPF and CAP_PERFMON' \
 		"${OTHER[@]}" latency --source=bpf -d 0.2
-	json "the same for programs" 0 "d['schema'] == 'infbroker.kernel.latency/1' and d['source'] == 'statistics'" \
+	json "the same for programs" 0 "d['schema'] == 'infbroker.latency/1'" \
 		"${OTHER[@]}" latency --source=bpf -d 0.2 -j
-	says "without rights: no single requests" 4 'CAP_BPF and CAP_PERFMON.*no single requests' \
+	says "without rights: the broker's own trace" 0 'source: the broker.s own trace' \
 		"${OTHER[@]}" trace --kernel -d 0.2
 else
 	skip "without rights" "there is no second user, or no setpriv"
