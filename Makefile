@@ -214,7 +214,7 @@ BPF_ARCH := $(patsubst aarch64,arm64,$(patsubst x86_64,x86,$(shell uname -m)))
 $(BUILD)/bpf/kernel.bpf.o: tools/bpf/kernel.bpf.c tools/bpf/kernel.h
 	$(say) BPF $<
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CLANG) -g -O2 -target bpf -D__TARGET_ARCH_$(BPF_ARCH) -Wall -Wextra -Wno-unused-parameter \
+	$(Q)$(CLANG) -g -O2 -target bpf -mcpu=v3 -D__TARGET_ARCH_$(BPF_ARCH) -Wall -Wextra -Wno-unused-parameter \
 		$(if $(filter-out 0,$(WERROR)),-Werror) -I. $(shell pkg-config --cflags libbpf) \
 		-isystem /usr/include/$(shell $(CC) -print-multiarch) -c -o $@ $<
 $(BPF_SKELETON): $(BUILD)/bpf/kernel.bpf.o
@@ -437,7 +437,7 @@ model: ## export the demo's network to build/demo/models
 
 .PHONY: check
 check: deps ## every test: sanitizers, both loops, the real model; at most 25 minutes (R=name: some rows)
-	@tools/setup/apt.sh check
+	@WITH_BPF='$(WITH_BPF)' tools/setup/apt.sh check
 	@tools/setup/venv.sh python
 	@tools/setup/venv.sh schemas
 	@tools/setup/venv.sh cuda
@@ -497,7 +497,7 @@ soak: ## 10^8 parked round trips on one core, the front's spin budget swept; abo
 
 .PHONY: bench bench-peers bench-web
 bench: deps ## every figure beside its floor, 10 minutes (B=ring: some rows; QUICK=1: 90 seconds)
-	@tools/setup/apt.sh check
+	@WITH_BPF='$(WITH_BPF)' tools/setup/apt.sh check
 	@tools/setup/venv.sh plot
 	@tools/setup/venv.sh python
 	@$(MAKE) --no-print-directory $(JOBS) all python-package $(BENCHES) $(FAKECUDA)

@@ -109,6 +109,7 @@ static struct job *take_job(struct broker *broker, const struct inf_submission *
 		.out_idx = INF_OUTPUTS,
 		.ext = -1,
 		.instance = INF_PROBE_NONE,
+		.model_id = handle->model->id,
 	};
 	return job;
 }

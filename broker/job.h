@@ -45,6 +45,8 @@ struct model;
 struct lane {
 	struct session *session;
 	uint32_t idx;
+	uint32_t session_id; /* as there, and so is its pid: probes read all three at once */
+	pid_t pid;
 	bool active; /* in broker.active[] */
 	bool dirty;  /* in broker.dirty[]: completions pushed, word not bumped */
 	uint32_t active_at; /* index there */
@@ -77,6 +79,7 @@ struct job {
 	/* Of the part that ended last, for those who watch: when its batch began and how long it took, its position on which instance. */
 	uint64_t begun_ns, work_ns, batch;
 	uint32_t instance; /* INF_PROBE_NONE = none has ended */
+	uint32_t model_id; /* a tracer reads it with those before */
 	uint32_t in_region;
 	uint32_t twin_flags; /* INF_SUB_TWIN_OUT, and the bits of the inputs that lie in twins */
 	uint16_t timeline;   /* index + 1, 0 = none */

@@ -490,6 +490,8 @@ void pipeline_session_begin(struct broker *broker, struct session *session)
 		lane->session = session;
 		lane->idx = i;
 		lane->stats = &session->stats->lanes[i];
+		lane->session_id = session->id;
+		lane->pid = session->pid;
 		lane->event_fd = -1;
 		lane->cq_head = session->start;
 		inf_sq_reader_init(&lane->sq, &session->request->lanes[i], session->start);

@@ -5,7 +5,7 @@
  *
  *	infclient:submit     session, lane, position of the first, how many at most
  *	infbroker:dispatch   instance, position of the batch there, model's id, rows
- *	infbroker:complete   session, client's pid, lane, position, when it was accepted, model's id, status,
+ *	infbroker:complete   session, client's pid, lane, position, when it was accepted, status, model's id,
  *			     instance, position of the batch, how long that ran
  *	infclient:wake	     session, lane, position
  *

@@ -64,6 +64,8 @@ struct thread_history {
 #define INSTANCES 16u	    /* INF_INSTANCES */
 #define HISTORIES (HISTORY_INSTANCE + INSTANCES)
 
+#define FOLLOWED_WORDS 1024u /* a bit for each thread id, modulo 65,536: may it be followed? */
+
 struct thread {
 	struct thread_step last;
 	__u64 woken_ns; /* when it was last */

@@ -3,7 +3,8 @@
 # apt.sh [check] - installs the Debian packages that building and testing need and this machine lacks.
 #
 # Each package is probed by what it is for (a program, or a header that compiles), so what came from elsewhere
-# counts, and nothing is asked of the network or of dpkg where all is there. WITH_TORCH=0 asks for no C++ compiler.
+# counts, and nothing is asked of the network or of dpkg where all is there. WITH_TORCH=0 asks for no C++ compiler, WITH_BPF=0
+# for nothing that makes programs for the kernel.
 set -eu
 
 missing=
@@ -48,6 +49,12 @@ if [ "${1-}" = check ]; then
 	program jq jq
 	program zsh zsh
 	program fish fish
+	program taskset util-linux
+	if [ "${WITH_BPF:-auto}" != 0 ]; then # programs for the kernel: shmctl trace --kernel
+		program clang clang
+		PATH=$PATH:/usr/sbin program bpftool bpftool # not in everybody's path
+		header "" libbpf-dev bpf/libbpf.h
+	fi
 fi
 
 [ -n "$missing" ] || exit 0

@@ -197,6 +197,7 @@ static void follow(struct kernel *kernel, uint32_t idx, uint32_t pid, uint32_t t
 	thread.last.state = state == 'R' ? THREAD_RUNNING : THREAD_ASLEEP;
 	thread.last.ts_ns = monotonic_ns();
 	bpf_map_update_elem(fd, &tid, &thread, BPF_ANY);
+	__atomic_fetch_or(&kernel->bpf->bss->followed[tid / 64 % FOLLOWED_WORDS], 1ull << tid % 64, __ATOMIC_RELAXED);
 }
 
 static void follow_executor(struct kernel *kernel, uint32_t pid)
