@@ -323,7 +323,7 @@ $(BUILD)/obj/tools/infclassify/%.o: ALL_CPPFLAGS += -isystem /usr/include/stb
 
 # --- tests ---------------------------------------------------------------------------------------------
 
-TESTS := $(call unit_tests,$(UNIT_SRC)) $(call programs,$(PROGRAM_SRC)) $(BUILD)/tests/gpu_costs
+TESTS := $(call unit_tests,$(UNIT_SRC)) $(call programs,$(PROGRAM_SRC)) $(BUILD)/tests/gpu_costs $(BUILD)/tests/fuzz_views
 TEST_LIBS := $(addprefix $(BUILD)/lib/,support.a client.a front.a executor.a shm.a)
 link_test = $(LINK) -o $@ $(filter %.o,$^) -Wl,--start-group $(TEST_LIBS) -Wl,--end-group $(1) \
 	-luring -ljansson -ldl -lpthread -lm
@@ -361,6 +361,22 @@ $(BUILD)/tests/graphs: $(call objects,broker/cuda/image.c)
 $(BUILD)/tests/gpu_costs: $(call objects,$(sort $(wildcard tests/gpu/costs/*.c)) broker/cuda/image.c) $(TEST_LIBS)
 	$(say) LINK $@
 	$(Q)$(call link_test)
+# All of shmctl in one process: its main() has another name there.
+FUZZED_SHMCTL = $(filter-out %/shmctl/main.o,$(call objects,$(SHMCTL_SRC))) $(BUILD)/obj/fuzz/shmctl_main.o
+$(BUILD)/obj/fuzz/shmctl_main.o: tools/shmctl/main.c
+	$(say) CC $@
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CPPFLAGS) -Dmain=shmctl_main $(ALL_CFLAGS) -Wno-missing-prototypes -MMD -MP -c -o $@ $<
+$(BUILD)/tests/fuzz_views: $(call objects,tests/fuzz/views.c) $(FUZZED_SHMCTL) $(TEST_LIBS)
+	$(say) LINK $@
+	$(Q)mkdir -p $(@D)
+	$(Q)$(call link_test)
+# Without infer, which wants _Float16: clang 14 does not know it on x86.
+$(BUILD)/tests/libfuzzer_views: $(call objects,tests/fuzz/views.c) $(filter-out %/infer.o,$(FUZZED_SHMCTL)) $(BUILD)/lib/client.a \
+	$(BUILD)/lib/shm.a
+	$(say) LINK $@
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(OPT) -fsanitize=fuzzer -o $@ $^ -ljansson -ldl -lpthread -lm
 $(BUILD)/tests/kernels: $(call objects,broker/cuda/twins.c broker/executor/values.c)
 $(BUILD)/tests/test_fakecuda: $(call objects,tests/fakecuda/test_fakecuda.c) $(BUILD)/lib/shm.a
 	$(say) LINK $@
@@ -446,6 +462,13 @@ check: deps ## every test: sanitizers, both loops, the real model; at most 25 mi
 	@$(MAKE) --no-print-directory $(JOBS) $(TSAN) tests
 	@$(MAKE) --no-print-directory $(JOBS) $(MUTATED) tests
 	@WITH_TORCH='$(WITH_TORCH)' PYTHON='$(PYTHON)' LIBTORCH='$(LIBTORCH)' tests/run.sh full
+
+.PHONY: fuzz
+fuzz: ## statistics files that hold anything, through shmctl, by libFuzzer (needs clang; SECS=60)
+	@$(MAKE) --no-print-directory $(JOBS) BUILD=$(BUILD)/fuzz CC=clang SAN=address,undefined,fuzzer-no-link WITH_TORCH=0 WITH_CUDA=0 \
+		CPPFLAGS=-DINF_LIBFUZZER $(BUILD)/fuzz/tests/libfuzzer_views
+	@mkdir -p $(BUILD)/fuzz/corpus
+	$(BUILD)/fuzz/tests/libfuzzer_views -max_total_time=$(or $(SECS),60) -max_len=81 -close_fd_mask=2 $(BUILD)/fuzz/corpus
 
 .PHONY: check-quick
 check-quick: ## what to run after each edit: units and integration, about a minute

@@ -135,6 +135,25 @@ static int copy_public(int fd, struct inf_stats_public *stats)
 	return r;
 }
 
+/* What stats_close() kept for the next one: to ask the kernel for that much memory costs more than to copy the file. */
+static void *spare;
+
+static void *copy_new(void)
+{
+	void *copy = spare;
+
+	spare = NULL;
+	return copy ? copy : mmap(NULL, sizeof(struct inf_stats_public), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+}
+
+static void copy_free(void *copy)
+{
+	if (spare)
+		munmap(copy, sizeof(struct inf_stats_public));
+	else
+		spare = copy;
+}
+
 /* 0 and a copy, -EBADMSG for what is none of ours, -EPROTONOSUPPORT for another version's, -errno. */
 static int read_public(const char *path, const struct inf_stats_public **ret_stats)
 {
@@ -144,7 +163,7 @@ static int read_public(const char *path, const struct inf_stats_public **ret_sta
 
 	if (fd < 0)
 		return fd;
-	copy = mmap(NULL, sizeof(**ret_stats), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	copy = copy_new();
 	if (copy == MAP_FAILED)
 		r = -errno;
 	else
@@ -153,14 +172,14 @@ static int read_public(const char *path, const struct inf_stats_public **ret_sta
 	if (!r)
 		*ret_stats = copy;
 	else if (copy != MAP_FAILED)
-		munmap(copy, sizeof(**ret_stats));
+		copy_free(copy);
 	return r;
 }
 
 void stats_close(const struct inf_stats_public *stats)
 {
 	if (stats)
-		munmap((void *)(uintptr_t)stats, sizeof(*stats));
+		copy_free((void *)(uintptr_t)stats);
 }
 
 /* When the files were copied; 0 = they are the broker's own. */

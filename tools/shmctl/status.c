@@ -184,6 +184,7 @@ static int run(const struct options *options, int argc, char **argv)
 	const struct inf_stats_public *stats;
 	char path[PATH_MAX];
 	enum life life;
+	bool is_failed;
 	int r;
 
 	r = no_arguments(options, argc, argv);
@@ -193,16 +194,18 @@ static int run(const struct options *options, int argc, char **argv)
 	if (!stats)
 		return r;
 	life = stats_life(&stats->head);
-	if (!options->json)
+	is_failed = stats->executor_state == INF_STATS_EXECUTOR_FAILED;
+	r = EXIT_OK;
+	if (options->json)
+		r = print_as_json(options, stats, life, path);
+	else
 		print_for_people(stats, life, path);
-	else if ((r = print_as_json(options, stats, life, path)))
+	stats_close(stats);
+	if (r)
 		return r;
 	if (life == LIFE_GONE)
 		return EXIT_NOT_RUNNING;
-	return (life == LIFE_RUNNING || life == LIFE_SNAPSHOT) &&
-			       inf_load32(&stats->executor_state) != INF_STATS_EXECUTOR_FAILED
-		       ? EXIT_OK
-		       : EXIT_UNHEALTHY;
+	return (life == LIFE_RUNNING || life == LIFE_SNAPSHOT) && !is_failed ? EXIT_OK : EXIT_UNHEALTHY;
 }
 
 const struct command command_status = {
