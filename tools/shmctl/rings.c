@@ -23,11 +23,15 @@ void rings_begin(struct table *table, const struct view *view)
 	table_begin(table, columns, N_COLUMNS, view);
 }
 
+/* The broker counts lanes now and then, what goes through them at once. */
+static bool is_used(const struct inf_stats_session *session, unsigned int i)
+{
+	return i < session->n_lanes || session->lanes[i].accepted != session->start;
+}
+
 void rings_add(struct table *table, const struct inf_stats_session *session)
 {
-	uint64_t n_lanes = session->n_lanes < INF_LANES ? session->n_lanes : INF_LANES;
-
-	for (unsigned int i = 0; i < n_lanes; i++) {
+	for (unsigned int i = 0; i < INF_LANES; i++) {
 		const struct inf_stats_lane *lane = &session->lanes[i];
 		const struct cell cells[N_COLUMNS] = {
 			cell_n(session->id),
@@ -41,7 +45,8 @@ void rings_add(struct table *table, const struct inf_stats_session *session)
 			cell_text(lane->active == 1 ? "active" : "idle"),
 		};
 
-		table_row(table, cells);
+		if (is_used(session, i))
+			table_row(table, cells);
 	}
 }
 

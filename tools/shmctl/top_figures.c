@@ -142,7 +142,7 @@ static void model_rates(const struct top *top, const struct inf_stats_model *mod
 
 		row->wait_ns += isfinite(behind_ns) ? behind_ns : 0;
 	}
-	row->waiting = isfinite(row->wait_ns) ? row->wait_ns * n_served / (seconds * 1e9) : model->queued ? NAN : 0;
+	row->waiting = isfinite(row->wait_ns) ? row->wait_ns * n_served / (seconds * 1e9) : served.n || model->queued ? NAN : 0;
 	row->busy_ns = mean_since(&model->batch, &old->batch);
 	row->busy = (double)counted(model->batch.sum_ns, old->batch.sum_ns) / (seconds * 1e9);
 	row->rows_per_batch = n_batches ? (double)counted(model->n_rows, old->n_rows) / (double)n_batches : NAN;
