@@ -370,7 +370,7 @@ $(BUILD)/obj/fuzz/shmctl_main.o: tools/shmctl/main.c
 $(BUILD)/tests/fuzz_views: $(call objects,tests/fuzz/views.c) $(FUZZED_SHMCTL) $(TEST_LIBS)
 	$(say) LINK $@
 	$(Q)mkdir -p $(@D)
-	$(Q)$(call link_test)
+	$(Q)$(call link_test) $(TOOL_LIBS_shmctl)
 # Without infer, which wants _Float16: clang 14 does not know it on x86.
 $(BUILD)/tests/libfuzzer_views: $(call objects,tests/fuzz/views.c) $(filter-out %/infer.o,$(FUZZED_SHMCTL)) $(BUILD)/lib/client.a \
 	$(BUILD)/lib/shm.a
@@ -465,7 +465,7 @@ check: deps ## every test: sanitizers, both loops, the real model; at most 25 mi
 
 .PHONY: fuzz
 fuzz: ## statistics files that hold anything, through shmctl, by libFuzzer (needs clang; SECS=60)
-	@$(MAKE) --no-print-directory $(JOBS) BUILD=$(BUILD)/fuzz CC=clang SAN=address,undefined,fuzzer-no-link WITH_TORCH=0 WITH_CUDA=0 \
+	@$(MAKE) --no-print-directory $(JOBS) BUILD=$(BUILD)/fuzz CC=clang SAN=address,undefined,fuzzer-no-link WITH_TORCH=0 WITH_CUDA=0 WITH_BPF=0 \
 		CPPFLAGS=-DINF_LIBFUZZER $(BUILD)/fuzz/tests/libfuzzer_views
 	@mkdir -p $(BUILD)/fuzz/corpus
 	$(BUILD)/fuzz/tests/libfuzzer_views -max_total_time=$(or $(SECS),60) -max_len=81 -close_fd_mask=2 $(BUILD)/fuzz/corpus
