@@ -4,6 +4,7 @@
  * shmctl_main), so that a sanitizer sees all of it.
  *
  *   fuzz_views N [SEED]     N changed files, always the same for a seed; prints "N passed, N failed, N skipped"
+ *   fuzz_views 0 SOCKET N   N looks at a file in which stats_file writes events: each is whole, or has no number
  *   with -DINF_LIBFUZZER    what libFuzzer makes of it (make fuzz)
  *
  * An input is a byte that names a command, then changes: 1 byte which file and how, 3 where, 1 what. They are made in two good
@@ -11,11 +12,11 @@
  * a letter that would harm a terminal.
  */
 #define _GNU_SOURCE 1
-#include "shm/stats.h"
-#include "tools/shmctl/shmctl.h"
+#include "tools/shmctl/stats.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -227,6 +228,35 @@ static uint64_t next_random(uint64_t *state)
 	return *state;
 }
 
+static bool is_whole(const struct inf_stats_event *event)
+{
+	uint64_t n = event->seq - 1;
+
+	for (size_t i = 0; i < sizeof(event->text) - 1; i++)
+		if (event->text[i] != (char)('a' + n % 26))
+			return false;
+	return event->subject == (uint32_t)n && event->time_ns == n;
+}
+
+static int check_events(const char *socket, unsigned long n)
+{
+	const struct options options = { .socket_path = socket };
+	unsigned long n_whole = 0, n_torn = 0;
+	char path[PATH_MAX];
+
+	for (unsigned long i = 0; i < n; i++) {
+		const struct inf_stats_public *stats = stats_find(&options, path);
+
+		/* The first 300 were there before. */
+		for (unsigned int k = 0; stats && k < INF_STATS_EVENTS; k++)
+			if (stats->events[k].seq > 300)
+				*(is_whole(&stats->events[k]) ? &n_whole : &n_torn) += 1;
+		stats_close(stats);
+	}
+	printf("%lu events, of them %lu not whole\n", n_whole + n_torn, n_torn);
+	return n_torn || n_whole < n;
+}
+
 int main(int argc, char **argv)
 {
 	unsigned long n = argc > 1 ? strtoul(argv[1], NULL, 10) : 1000;
@@ -234,6 +264,8 @@ int main(int argc, char **argv)
 	int report = dup(STDOUT_FILENO);
 	uint8_t input[1 + CHANGES_MAX * CHANGE_BYTES];
 
+	if (argc == 4)
+		return check_events(argv[2], strtoul(argv[3], NULL, 10));
 	/* Shmctl's talk, once for each; a sanitizer's goes to the file descriptor. */
 	stderr = fopen("/dev/null", "w");
 	if (!stderr)

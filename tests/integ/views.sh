@@ -102,6 +102,12 @@ json "top: a tree of the same" 0 "d['schema'] == 'infbroker.top/1' and 30 <= d['
 	0.3 < m['waiting'] < 1.7 and 2e6 < m['wait_ns'] < 50e6 and [i['instance'] for i in m['instances']] == [0] and m['instances'][0]['busy'] > 0.8 and
 	[c['name'].split()[0] for c in m['clients']] == ['infbench'] and 30 <= m['clients'][0]['requests_per_s'] <= 110)(d['models'][0]) and
 	[[c['pid'] for c in m['clients']] for m in d['models'] if m['name'] == 'identity:1'] == [[$client]]" "$CTL" top -j -n 1 -d 0.5
+lines() { "$PY" -I -c 'import json, sys
+busy = [json.loads(line)["busy"] for line in open(sys.argv[1])]
+print(busy)
+sys.exit(not (len(busy) == 40 and sum(busy) / len(busy) > 0.8))' "$1"; }
+"$CTL" stat -j 0.004 40 >"$RUN/short"
+check "a batch that is longer than the interval is work too" lines "$RUN/short"
 says "top for a file" 0 '^sleep:1 +R +[0-9.]+ms +[0-9.]+ms +[01]\.[0-9]+ +[01]\.[0-9]+ +16 +[0-9.]+ +[0-9.]+ms +[0-9.]+ms +0' "$CTL" top --batch -n 1 -d 0.5
 check "no line is longer than 80" bash -c "[ \"\$(wc -L <'$RUN/said')\" -le 80 ]"
 check "no colours, no control characters" bash -c "! grep -qP '[\x00-\x08\x0b-\x1f\x7f]' '$RUN/said'"
@@ -163,9 +169,10 @@ on_terminal "Ctrl-Z, and on" shows:sleep:1 'key:\x1a' stops given-back cooked co
 on_terminal "SIGSTOP, and on" shows:sleep:1 signal:STOP stops continues raw shows:sleep:1 key:q ends:0 given-back
 on_terminal "another size" shows:sleep:1 size:10x20 shows:MODEL shows:MODEL shows:MODEL narrow size:3x7 shows:infbrok shows:infbrok shows:infbrok narrow \
 	size:1x1 shows:i shows:i shows:i narrow size:60x200 shows:ERR shows:ERR shows:ERR narrow key:q ends:0 given-back
+on_terminal "another size is drawn at once" shows:sleep:1 shows:sleep:1 size:10x20 shows:MODEL key:q ends:0 given-back -- "$CTL" top -d 60
 on_terminal "keys" shows:sleep:1 key:s shows:ort:p99 key:r 'shows:p99\^' key:t shows:ree:models key:f shows:filter: key:index 'key:\x7f' \
 	shows:filter:\ inde_ 'key:\r' shows:ilter:inde 'shows:index:1' key:p shows:PAUSED key:p 'key:?' 'shows:W/Q ' key:x shows:ilter:inde \
-	'key:\x1b' 'shows:ilter\]? ?\[p' 'key:\x1b[B' 'key:\x1b[5~' 'key:\x1b[H' shows:MODEL key:q ends:0 given-back
+	'key:\x1b' 'shows:ilter\]? ?\[p' 'key:\x1b[B\x1b[5~\x1b[1;5H\x1bOBq' ends:0 given-back
 on_terminal "TERM=dumb: no colours" shows:sleep:1 shows:MODEL 'never:\x1b\[7m' key:q ends:0 -- env TERM=dumb "$CTL" top -d 0.1
 on_terminal "NO_COLOR: none" shows:sleep:1 shows:MODEL 'never:\x1b\[7m' key:q ends:0 -- env NO_COLOR=1 "$CTL" top -d 0.1
 on_terminal "else there are some" shows:sleep:1 'shows:\x1b\[7m' key:q ends:0 given-back
@@ -240,7 +247,15 @@ X
 
 # --- files that are hostile -------------------------------------------------------------------------------------------
 
+# Events that are written without a pause: each is whole, or not shown.
+background "$BUILD/tests/stats_file" "$RUN/big" 0 $$ 1 spin
+pause
+check "events that are being written are not shown" "$BUILD/tests/fuzz_views" 0 "$RUN/big" 3000
+kill -KILL "$LAST"
+ends "$LAST"
+
 # Cut and scribbled over while they are read: an answer or an error, never a signal.
+big 3000 $$
 "$PY" -I - "$RUN/big" <<-'X' &
 	import glob, os, random, sys
 	files = [(path, open(path, "rb").read()) for path in glob.glob(sys.argv[1] + ".stats*")]
@@ -265,7 +280,7 @@ survives() {
 }
 for command in sessions 'sessions -j' rings events 'top -b -n 30 -d 0.002' 'top -j -n 30 -d 0.002' 'stat 0.002 30' status 'show 1'; do
 	# shellcheck disable=SC2086
-	check "cut and changed while it is read: $command" survives 5 "$CTL" $command
+	check "cut and changed while it is read: $command" survives 3 "$CTL" $command
 done
 kill "$scribbler"
 wait "$scribbler" 2>/dev/null

@@ -3,18 +3,20 @@
  * stats_file.c - statistics files of a broker that there is not: SOCKET.stats and SOCKET.stats.UID with as many sessions as one likes,
  * written by the process PID (alive or not). All figures follow from the number of the session, so that a test knows them.
  *
- *   stats_file SOCKET N_SESSIONS PID [STEP]
+ *   stats_file SOCKET N_SESSIONS PID [STEP [spin]]
  *
  * STEP (1 = the default) times as much has happened: two files that differ in it give rates. Written anew and renamed, as the
- * broker does.
+ * broker does. With spin it goes on for ever to write events, as the broker does: each letter of the text of event N follows from N.
  */
 #define _GNU_SOURCE 1
+#include "shm/atomics.h"
 #include "shm/stats.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -70,7 +72,8 @@ static void session_fill(struct inf_stats_session *session, uint32_t i, uint64_t
 	session->n_requests = 100 * step;
 	session->start = 1000;
 	for (unsigned int k = 0; k < INF_LANES; k++)
-		session->lanes[k] = k >= 2 ? (struct inf_stats_lane){ .accepted = 1000, .posted = 1000, .consumed = 1000 } : (struct inf_stats_lane){ .accepted = 1000 + 50 * step, .posted = 1000 + 50 * step, .consumed = 1000 };
+		session->lanes[k] = (struct inf_stats_lane){ .accepted = 1000 + (k < 2) * 50 * step, .posted = 1000 + (k < 2) * 50 * step,
+							     .consumed = 1000 };
 	session->regions[0] = (struct inf_stats_region){ .used = 1, .kind = INF_REGION_REQUEST, .state = 2, .bytes = 1 << 20 };
 	session->handles[0] = (struct inf_stats_handle){ .model = i % N_MODELS + 1, .depth = 8, .n_requests = 100 * step };
 	for (uint64_t k = 0; k < 100 * step; k++)
@@ -126,6 +129,31 @@ static int write_file(const char *path, const void *bytes, size_t n_bytes)
 	return rename(temporary, path) ? -errno : 0;
 }
 
+static void event_write(struct inf_stats_public *stats, uint64_t n)
+{
+	struct inf_stats_event *event = &stats->events[n % INF_STATS_EVENTS];
+
+	inf_store64(&event->seq, 0);
+	__atomic_thread_fence(__ATOMIC_RELEASE); /* as in broker/stats.c */
+	event->time_ns = n;
+	event->kind = INF_EVENT_MODEL_READY;
+	event->subject = (uint32_t)n;
+	memset(event->text, 'a' + (int)(n % 26), sizeof(event->text) - 1);
+	inf_store64_release(&event->seq, n + 1);
+	inf_store64_release(&stats->n_events, n + 1);
+}
+
+static int spin(const char *path)
+{
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	struct inf_stats_public *stats = mmap(NULL, sizeof(*stats), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+	if (stats == MAP_FAILED)
+		return 1;
+	for (uint64_t n = stats->n_events;; n++)
+		event_write(stats, n);
+}
+
 int main(int argc, char **argv)
 {
 	uint64_t n_sessions = argc > 2 ? strtoull(argv[2], NULL, 10) : 0, step = argc > 4 ? strtoull(argv[4], NULL, 10) : 1;
@@ -154,5 +182,7 @@ int main(int argc, char **argv)
 	free(user);
 	if (r)
 		fprintf(stderr, "%s: %s\n", path, strerror(-r));
+	if (!r && argc > 5)
+		return spin(path);
 	return r ? 1 : 0;
 }

@@ -14,13 +14,14 @@ stop. Steps, one after the other; the first that does not hold is named and ends
 """
 import fcntl, os, re, select, signal, struct, subprocess, sys, termios, time
 
-LIMIT = 15.0
+LIMIT = float(os.environ.get("TERMINAL_LIMIT", "15"))
 
 
 def shell(command, orders, news):
     """The job-control shell, a session leader with the terminal as its own. Tells what happens to the job as lines."""
     os.close(orders[1]), os.close(news[0])
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    modes = termios.tcgetattr(0)
     job = os.fork()
     if job == 0:
         os.setpgid(0, 0)
@@ -43,6 +44,7 @@ def shell(command, orders, news):
         os.write(news[1], b"stopped\n")
         if not os.read(orders[0], 1):
             os._exit(0)
+        termios.tcsetattr(0, termios.TCSADRAIN, modes)  # a shell has had its own meanwhile
         os.tcsetpgrp(0, job)
         os.kill(-job, signal.SIGCONT)
 

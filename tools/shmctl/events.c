@@ -71,8 +71,8 @@ static void add(struct table *table, const struct inf_stats_event *event)
 }
 
 /*
- * Those from the cursor on; one that is being written is left for the next look, and so are all after it. Returns how many are
- * not there any more.
+ * Those from the cursor on. The broker counts an event when it is whole: one that is not there has been written over, or just is.
+ * Returns how many those are.
  */
 static uint64_t add_new(struct table *table, const struct inf_stats_public *stats, struct cursor *cursor)
 {
@@ -85,8 +85,6 @@ static uint64_t add_new(struct table *table, const struct inf_stats_public *stat
 	for (; cursor->next < n_all; cursor->next++) {
 		const struct inf_stats_event *event = &stats->events[cursor->next % INF_STATS_EVENTS];
 
-		if (!event->seq)
-			break;
 		if (event->seq == cursor->next + 1)
 			add(table, event);
 		else

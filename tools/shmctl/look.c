@@ -151,16 +151,14 @@ void histogram_add_since(struct inf_histogram *to, const struct inf_histogram *n
 		to->buckets[i] += counted(now->buckets[i], before ? before->buckets[i] : 0);
 }
 
-/* One whose batch began before the last look and goes on has been busy ever since. */
+/* One that had a batch at the last look, and has not ended it, has been busy ever since. */
 double look_instance_busy(const struct look *now, const struct look *before, unsigned int idx)
 {
 	const struct inf_stats_instance *entry = &now->public->instances[idx], *old = &before->public->instances[idx];
-	uint64_t span_ns = counted(now->taken_ns, before->taken_ns), busy_ns = counted(entry->busy_ns, old->busy_ns), since;
+	uint64_t span_ns = counted(now->taken_ns, before->taken_ns), busy_ns = counted(entry->busy_ns, old->busy_ns);
 
-	if (entry->n_in_flight && entry->n_batches == old->n_batches) {
-		since = entry->dispatched_ns > before->taken_ns ? entry->dispatched_ns : before->taken_ns;
-		busy_ns = counted(now->taken_ns, since);
-	}
+	if (entry->n_in_flight && entry->n_batches == old->n_batches)
+		busy_ns = old->n_in_flight ? span_ns : counted(now->taken_ns, entry->dispatched_ns);
 	if (!span_ns)
 		return 0;
 	return busy_ns > span_ns ? 1 : (double)busy_ns / (double)span_ns;

@@ -50,7 +50,7 @@ static void enter(void)
 	raw.c_cc[VMIN] = 1;
 	raw.c_cc[VTIME] = 0;
 	if (screen.has_keys)
-		tcsetattr(STDIN_FILENO, TCSAFLUSH, &raw);
+		tcsetattr(STDIN_FILENO, TCSADRAIN, &raw);
 	(void)!write(STDOUT_FILENO, ENTER, sizeof(ENTER) - 1);
 }
 
@@ -177,6 +177,20 @@ int screen_write(const char *text, size_t n_bytes)
 	return 0;
 }
 
+/* Bytes of the key that begins with Escape: ESC, ESC O letter, ESC [ numbers letter (ECMA-48). */
+static size_t sequence_bytes(void)
+{
+	size_t n = 2;
+
+	if (screen.n_keys > 2 && screen.keys[1] == 'O')
+		return 3;
+	if (screen.n_keys < 3 || screen.keys[1] != '[')
+		return 1;
+	while (n < screen.n_keys && (screen.keys[n] < '@' || screen.keys[n] > '~'))
+		n++;
+	return n < screen.n_keys ? n + 1 : n;
+}
+
 /* Takes the first key out of those that were read. */
 static int take_key(void)
 {
@@ -187,22 +201,14 @@ static int take_key(void)
 		{ "\033[A", KEY_UP },	    { "\033[B", KEY_DOWN },	 { "\033OA", KEY_UP },
 		{ "\033OB", KEY_DOWN }, { "\033[5~", KEY_PAGE_UP }, { "\033[6~", KEY_PAGE_DOWN },
 	};
-	size_t n = 1;
+	size_t n = screen.keys[0] == '\033' ? sequence_bytes() : 1;
 	int key = screen.keys[0];
 
-	for (size_t i = 0; i < sizeof(sequences) / sizeof(sequences[0]); i++) {
-		size_t length = strlen(sequences[i].bytes);
-
-		if (screen.n_keys >= length && !memcmp(screen.keys, sequences[i].bytes, length)) {
+	for (size_t i = 0; i < sizeof(sequences) / sizeof(sequences[0]); i++)
+		if (strlen(sequences[i].bytes) == n && !memcmp(screen.keys, sequences[i].bytes, n))
 			key = sequences[i].key;
-			n = length;
-		}
-	}
-	if (key == '\033') {
-		/* Escape alone, or a key that we do not know: all of that one. */
-		key = KEY_ESCAPE;
-		n = screen.n_keys;
-	}
+	if (key == '\033') /* alone; else a key that we do not know */
+		key = n == 1 ? KEY_ESCAPE : KEY_UNKNOWN;
 	screen.n_keys -= n;
 	memmove(screen.keys, screen.keys + n, screen.n_keys);
 	return key;

@@ -34,6 +34,7 @@ enum {
 	KEY_PAGE_UP,
 	KEY_PAGE_DOWN,
 	KEY_ESCAPE,
+	KEY_UNKNOWN,
 };
 int screen_wait(uint64_t until_ns);
 
