@@ -198,6 +198,12 @@ wait "$BROKER" 2>/dev/null
 BROKER=$(cat "$RUN/new")
 one_started() { grep -q "\"pid\":$BROKER,.*\"event\":\"started\"" "$RUN/followed"; }
 check "events -f goes on with the new one" within 10 one_started
+kill -TERM "$BROKER"
+its_last() { grep -q "\"state\":\"gone\",\"pid\":$BROKER,.*\"event\":\"stop\"" "$RUN/followed"; }
+check "events -f says that it ends, when it is gone" within 10 its_last
+within 10 has_ended "$BROKER" # not our child
+check "stat and lists wait for another one" bash -c "timeout 1 '$CTL' rings --watch=0.05 2>&1 | grep -c 'no broker runs' | grep -qE '[0-9]{2}|[5-9]'"
+broker_start --builtin --instances 1 || not_ok "start"
 kill "$follower"
 json "sessions that the killed one left are not this one's" 0 "d['sessions'] == [] and d['not_shown'] == 0" "$CTL" sessions -j
 exec 7>&-

@@ -38,7 +38,8 @@ int print_json(const struct options *options, const char *schema, json_t *object
 
 	snprintf(text, sizeof(text), "infbroker.%s/1", schema);
 	if (object && json_object_set_new(object, "schema", json_string(text)) == 0)
-		r = json_dumpf(object, stdout, options->one_line ? JSON_COMPACT : JSON_INDENT(2));
+		r = json_dumpf(object, stdout, (options->one_line ? JSON_COMPACT : JSON_INDENT(2)) |
+						       (options->round_reals ? JSON_REAL_PRECISION(15) : 0));
 	json_decref(object);
 	if (r == 0 && putchar('\n') != EOF && fflush(stdout) == 0)
 		return EXIT_OK;

@@ -109,25 +109,53 @@ static int show_new(const struct options *options, struct table *table, const st
 						       json_number(look->public->head.pid), "not_kept", json_number(n_lost), "events", events));
 }
 
+static bool is_of(const struct cursor *cursor, const struct inf_stats_head *head)
+{
+	return cursor->pid == head->pid && cursor->start_ns == head->start_ns;
+}
+
 /* A cursor of another broker begins anew. */
 static void follow_broker(struct cursor *cursor, const struct inf_stats_head *head)
 {
-	if (cursor->pid != head->pid || cursor->start_ns != head->start_ns)
+	if (!is_of(cursor, head))
 		*cursor = (struct cursor){ .pid = head->pid, .start_ns = head->start_ns };
 }
 
-static int follow(const struct options *options, struct table *table, struct cursor *cursor)
+/* The last words of a broker that has ended, out of the file that has no name any more. */
+static int show_last(const struct options *options, struct table *table, struct cursor *cursor, int *held)
+{
+	struct look look = { .life = LIFE_GONE, .public = *held < 0 ? NULL : stats_held(*held) };
+	int r = EXIT_OK;
+
+	if (look.public && is_of(cursor, &look.public->head))
+		r = show_new(options, table, &look, cursor, false);
+	look_free(&look);
+	if (*held >= 0)
+		close(*held);
+	*held = -1;
+	return r;
+}
+
+static int follow(const struct options *options, struct table *table, struct cursor *cursor, int held)
 {
 	struct timespec pause = { .tv_nsec = FOLLOW_NS };
 	struct look look;
 	int r = EXIT_OK;
 
 	while (!r) {
+		bool is_there;
+
 		nanosleep(&pause, NULL);
-		if (!look_try(options, false, &look))
+		is_there = look_try(options, false, &look);
+		if (!is_there || !is_of(cursor, &look.public->head))
+			r = show_last(options, table, cursor, &held);
+		if (!is_there)
 			continue;
 		follow_broker(cursor, &look.public->head);
-		r = show_new(options, table, &look, cursor, false);
+		if (!r)
+			r = show_new(options, table, &look, cursor, false);
+		if (held < 0)
+			held = stats_hold(look.path);
 		look_free(&look);
 	}
 	return r;
@@ -160,9 +188,9 @@ static int show(const struct options *options, const struct view *view, uint64_t
 	r = show_new(&lines, &table, &look, &cursor, true);
 	if (!table.n_rows && view->form == FORM_PEOPLE && !is_followed)
 		puts("no events");
-	look_free(&look);
 	if (!r && is_followed)
-		r = follow(&lines, &table, &cursor);
+		r = follow(&lines, &table, &cursor, stats_hold(look.path));
+	look_free(&look);
 	json_decref(table.json);
 	return r ? r : status;
 }

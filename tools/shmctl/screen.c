@@ -58,7 +58,7 @@ static void leave(void)
 {
 	(void)!write(STDOUT_FILENO, LEAVE, sizeof(LEAVE) - 1);
 	if (screen.has_keys)
-		tcsetattr(STDIN_FILENO, TCSADRAIN, &screen.before);
+		tcsetattr(STDIN_FILENO, TCSANOW, &screen.before);
 }
 
 static void on_ending(int signal)

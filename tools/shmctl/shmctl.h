@@ -29,7 +29,8 @@ struct options {
 	const char *command;
 	unsigned int timeout_s; /* 0 = wait for ever */
 	bool json;
-	bool one_line; /* each object of JSON on a line of its own */
+	bool one_line;	  /* each object of JSON on a line of its own */
+	bool round_reals; /* JSON has figures that were rounded: 15 digits say all, 17 would say 0.20000000000000001 */
 };
 
 /*

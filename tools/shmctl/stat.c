@@ -145,7 +145,7 @@ static int run(const struct options *options, int argc, char **argv)
 		return EXIT_USAGE;
 	if (optind + 1 < argc && parse_count(options, "COUNT", argv[optind + 1], &n_lines))
 		return EXIT_USAGE;
-	lines.one_line = true;
+	lines.one_line = lines.round_reals = true;
 	return run_lines(&lines, &view, every_ns, n_lines);
 }
 

@@ -176,6 +176,29 @@ static int read_public(const char *path, const struct inf_stats_public **ret_sta
 	return r;
 }
 
+int stats_hold(const char *socket_path)
+{
+	char file[PATH_MAX + 8];
+	struct inf_stats_head head;
+	int fd;
+
+	snprintf(file, sizeof(file), "%s.stats", socket_path);
+	fd = open_file(file, &head);
+	return fd < 0 ? -1 : fd;
+}
+
+const struct inf_stats_public *stats_held(int fd)
+{
+	void *copy = copy_new();
+
+	if (copy == MAP_FAILED)
+		return NULL;
+	if (copy_public(fd, copy) == 0)
+		return copy;
+	copy_free(copy);
+	return NULL;
+}
+
 void stats_close(const struct inf_stats_public *stats)
 {
 	if (stats)

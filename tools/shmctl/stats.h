@@ -34,6 +34,13 @@ const struct inf_stats_public *stats_find(const struct options *options, char *r
  */
 int stats_look(const struct options *options, char *ret_path, const struct inf_stats_public **ret_stats);
 
+/*
+ * The file itself, so that it can be read once more when it has no name any more: a broker that ends unlinks it. An fd, or -1; a
+ * copy of what it has now, or NULL.
+ */
+int stats_hold(const char *socket_path);
+const struct inf_stats_public *stats_held(int fd);
+
 /* Takes NULL; for who looks again and again. */
 void stats_close(const struct inf_stats_public *stats);
 

@@ -81,9 +81,10 @@ int view_run(const struct options *options, const struct view *view,
 	struct options each = *options;
 	int r;
 
+	each.round_reals = true;
+	each.one_line = view->every_ns != 0;
 	if (!view->every_ns)
-		return show(options, view, data);
-	each.one_line = true;
+		return show(&each, view, data);
 	for (bool again = false;; again = true) {
 		if (clear)
 			fputs("\033[H\033[2J", stdout);
@@ -91,6 +92,9 @@ int view_run(const struct options *options, const struct view *view,
 			putchar('\n');
 		r = show(&each, view, data);
 		if (fflush(stdout) || ferror(stdout))
+			return r;
+		/* A broker may come; what else is wrong stays wrong. */
+		if (!again && r != EXIT_OK && r != EXIT_NOT_RUNNING)
 			return r;
 		nanosleep(&pause, NULL);
 	}

@@ -254,7 +254,7 @@ static int run(const struct options *options, int argc, char **argv)
 	struct request request = { .is_batch = options->json };
 	int c;
 
-	lines.one_line = true;
+	lines.one_line = lines.round_reals = true;
 	top = (struct top){ .options = options, .every_ns = 1000000000u };
 	while ((c = next_option(options, &command_top, argc, argv)) != OPTIONS_END)
 		if (c == OPTIONS_BAD || take(&top, &request, c))
