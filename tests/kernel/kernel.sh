@@ -68,13 +68,13 @@ place() { # CPU-OF-FRONT CPU-OF-EXECUTOR CPU-OF-CLIENT
 can_place() { [ ${#cpus[@]} -ge 2 ] && chrt -f 50 true 2>/dev/null; }
 AT=()
 
-compare() { # SCHED MODEL N
-	trace --sched "$1" && asked "$2" "$3" 1000 && traced && stages same "$RUN/trace" "$RUN/timed"
+compare() { # SCHED MODEL N PERCENT
+	trace --sched "$1" && asked "$2" "$3" 1000 && traced && stages same "$RUN/trace" "$RUN/timed" "$4"
 }
 can_place && check "places" place "${cpus[1]}" "${cpus[0]}" "${cpus[1]}"
-check "2000 requests, probes and typed tracepoints: the client's own time" compare btf spin 2000
+check "2000 requests, probes and typed tracepoints: the client's own time" compare btf spin 2000 99
 cat "$RUN/out"
-check "probes alone" compare none spin 500
+check "probes alone" compare none spin 500 95
 says "and what that lacks" 0 'source: probes alone' cat "$RUN/trace.err"
 if unshare -m true 2>/dev/null; then
 	in_tracefs='mountpoint -q /sys/kernel/tracing || mount -t tracefs tracefs /sys/kernel/tracing; exec "$@"'
@@ -83,7 +83,7 @@ if unshare -m true 2>/dev/null; then
 		background unshare -m bash -c "$in_tracefs" - "$CTL" trace --kernel -j --client "$TIMED" --sched tracepoint >"$RUN/trace" 2>"$RUN/trace.err"
 		TRACE=$LAST
 		within 20 grep -q 'source: ' "$RUN/trace.err" && asked spin 500 1000 && traced && grep -q classic "$RUN/trace.err" &&
-			stages same "$RUN/trace" "$RUN/timed" && stages most "$RUN/trace" 0.8 run_cpu+run_preempted+executor_runq+client_runq
+			stages same "$RUN/trace" "$RUN/timed" 95 && stages most "$RUN/trace" 0.8 run_cpu+run_preempted+executor_runq+client_runq
 	}
 	check "classic tracepoints" classic
 	says "no tracefs: said, and probes alone" 0 'no classic tracepoints.*tracefs is not mounted' \
@@ -103,7 +103,9 @@ delayed() {
 	ends "$burst"
 	[ $rc -eq 0 ] && stages share "$RUN/trace" "$3" 0.8 "$4"
 }
-if ! can_place; then
+if [ "${INF_LOOP-}" = epoll ]; then
+	: # whose CPU is taken away is no matter of the loop
+elif ! can_place; then
 	skip "delays in their stages" "they take two CPUs and the right to real-time priorities"
 else
 	check "places" place "${cpus[0]}" "${cpus[1]}" "${cpus[1]}"

@@ -205,16 +205,13 @@ static __always_inline struct thread *thread_of(__u32 tid)
 
 static __always_inline void switched(__u32 prev, bool is_runnable, __u32 next)
 {
-	struct thread *from = thread_of(prev), *to = thread_of(next);
-	__u64 now_ns;
+	struct thread *thread = thread_of(prev);
 
-	if (!from && !to)
-		return;
-	now_ns = bpf_ktime_get_ns();
-	if (from)
-		step(from, is_runnable ? THREAD_RUNNABLE : THREAD_ASLEEP, now_ns);
-	if (to)
-		step(to, THREAD_RUNNING, now_ns);
+	if (thread)
+		step(thread, is_runnable ? THREAD_RUNNABLE : THREAD_ASLEEP, bpf_ktime_get_ns());
+	thread = thread_of(next);
+	if (thread)
+		step(thread, THREAD_RUNNING, bpf_ktime_get_ns());
 }
 
 static __always_inline void woken(__u32 pid)
