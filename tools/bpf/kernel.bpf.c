@@ -348,23 +348,41 @@ __noinline int find(struct thread_history *history, __u64 ts_ns, struct moment *
 	return 0;
 }
 
-/* The first moment from ts_ns on at which it had a CPU; `limit_ns` where there was none. */
-static __always_inline __u64 first_on_cpu(struct thread_history *history, __u64 ts_ns, __u64 limit_ns)
+/* From one moment on to a later one: mostly of the same step, or of one of the next. */
+__noinline int advance(struct thread_history *history, __u64 ts_ns, struct moment *moment)
 {
-	struct moment moment = {};
+	if (!history || !moment)
+		return 0;
+	for (int i = 0; i < LOOK_AHEAD; i++) {
+		__u64 next = moment->at + 1;
 
-	find(history, ts_ns, &moment);
-	if (moment.state == THREAD_RUNNING)
-		return ts_ns;
-	for (int i = 1; i <= LOOK_AHEAD; i++) {
-		__u64 at = moment.at + i;
-		struct thread_step *step = &history->steps[at & (STEPS - 1)];
-
-		if (at >= history->n)
-			break;
-		if (step->state == THREAD_RUNNING)
-			return step->ts_ns < limit_ns ? step->ts_ns : limit_ns;
+		if (next < history->n && history->steps[next & (STEPS - 1)].ts_ns <= ts_ns) {
+			moment->at = next;
+			continue;
+		}
+		since(&history->steps[moment->at & (STEPS - 1)], ts_ns, moment);
+		return 0;
 	}
+	return find(history, ts_ns, moment);
+}
+
+/* The first moment from then on at which it had a CPU, and what it was then; `limit_ns` where there was none. */
+static __always_inline __u64 first_on_cpu(struct thread_history *history, __u64 ts_ns, __u64 limit_ns, struct moment *moment)
+{
+	if (moment->state == THREAD_RUNNING)
+		return ts_ns;
+	for (int i = 0; i < LOOK_AHEAD; i++) {
+		__u64 next = moment->at + 1;
+		struct thread_step *step = &history->steps[next & (STEPS - 1)];
+
+		if (next >= history->n || step->ts_ns >= limit_ns)
+			break;
+		moment->at = next;
+		since(step, 0, moment);
+		if (step->state == THREAD_RUNNING)
+			return step->ts_ns;
+	}
+	advance(history, limit_ns, moment);
 	return limit_ns;
 }
 
@@ -483,16 +501,6 @@ int on_dispatch(struct pt_regs *ctx)
 	return 0;
 }
 
-/* How long a thread was without a CPU between two moments. */
-static __always_inline __u64 runq_between(struct thread_history *history, __u64 from_ns, __u64 to_ns)
-{
-	struct moment from = {}, to = {};
-
-	find(history, from_ns, &from);
-	find(history, to_ns, &to);
-	return to.runq_ns - from.runq_ns;
-}
-
 /* When a thread that slept at that moment was woken; the moment itself where it did not sleep. */
 static __always_inline __u64 woken_after(struct thread_history *history, const struct moment *moment, __u64 ts_ns)
 {
@@ -501,41 +509,49 @@ static __always_inline __u64 woken_after(struct thread_history *history, const s
 	return moment->state == THREAD_ASLEEP && next < history->n ? history->steps[next & (STEPS - 1)].ts_ns : ts_ns;
 }
 
+/* What the front did without a CPU from the dispatch on: before it had woken the executor, and when the batch had ended. */
+static __noinline void end_batch_front(struct batch_times *batch, __u64 woken_ns, __u64 now_ns)
+{
+	struct thread_history *front = history_of(HISTORY_FRONT);
+	struct moment moment = {};
+
+	batch->late_ns = batch->done_runq_ns = 0;
+	if (!front)
+		return;
+	find(front, woken_ns > batch->dispatch_ns ? woken_ns : batch->dispatch_ns, &moment);
+	if (woken_ns > batch->dispatch_ns)
+		batch->late_ns = less(moment.runq_ns, batch->front_runq_ns);
+	advance(front, batch->end_ns, &moment);
+	batch->done_runq_ns = less(runq_of((__u32)bpf_get_current_pid_tgid(), now_ns), moment.runq_ns);
+}
+
 /* With the first of its requests that is completed: when it began and ended, and what its thread did meanwhile. */
 static __noinline void end_batch(struct batch_times *batch, __u32 instance, __u64 work_ns, __u64 now_ns)
 {
-	struct thread_history *own = history_of(HISTORY_INSTANCE + instance), *front = history_of(HISTORY_FRONT);
-	struct moment free = {}, start = {}, end = {}, done = {};
-	__u64 *last_end = bpf_map_lookup_elem(&last_ends, &instance), start_ns, free_ns, woken_ns;
+	struct thread_history *own = history_of(HISTORY_INSTANCE + instance);
+	__u64 *last_end = bpf_map_lookup_elem(&last_ends, &instance), start_ns, free_ns, woken_ns = 0, runq_ns = 0;
+	struct moment start = {}, end;
 
 	if (!last_end)
 		return;
 	batch->free_ns = *last_end;
 	free_ns = later(batch->dispatch_ns, batch->free_ns);
-	if (own && own->n)
-		start_ns = first_on_cpu(own, free_ns, now_ns);
-	else
-		start_ns = later(free_ns, less(now_ns, work_ns));
+	start_ns = later(free_ns, less(now_ns, work_ns));
+	if (own && own->n) {
+		find(own, free_ns, &start);
+		runq_ns = start.runq_ns;
+		woken_ns = woken_after(own, &start, free_ns);
+		start_ns = first_on_cpu(own, free_ns, now_ns, &start);
+	}
+	if (woken_ns > start_ns)
+		woken_ns = 0;
 	batch->end_ns = start_ns + work_ns < now_ns ? start_ns + work_ns : now_ns;
 	*last_end = batch->end_ns;
-	if (own) {
-		find(own, free_ns, &free);
-		find(own, start_ns, &start);
-		find(own, batch->end_ns, &end);
-	}
-	if (front) {
-		find(front, batch->end_ns, &done);
-		batch->done_runq_ns = less(runq_of((__u32)bpf_get_current_pid_tgid(), now_ns), done.runq_ns);
-	} else {
-		batch->done_runq_ns = 0;
-	}
-	batch->late_ns = 0;
-	if (own && own->n && front) {
-		woken_ns = woken_after(own, &free, free_ns);
-		if (woken_ns > batch->dispatch_ns && woken_ns <= start_ns)
-			batch->late_ns = runq_between(front, batch->dispatch_ns, woken_ns);
-	}
-	batch->wait_runq_ns = start.runq_ns - free.runq_ns;
+	end = start;
+	if (own && own->n)
+		advance(own, batch->end_ns, &end);
+	end_batch_front(batch, woken_ns, now_ns);
+	batch->wait_runq_ns = start.runq_ns - runq_ns;
 	batch->wait_ns = less(start_ns - batch->dispatch_ns, batch->wait_runq_ns + batch->late_ns);
 	batch->preempted_ns = end.runq_ns - start.runq_ns;
 	batch->blocked_ns = end.asleep_ns - start.asleep_ns;
@@ -559,12 +575,12 @@ static __noinline void split_before(struct request *request, __u64 accept_ns, __
 		free_ns = until_ns;
 	if (front && front->n) {
 		find(front, request->submit_ns, &submit);
-		find(front, accept_ns, &accept);
+		accept = submit;
+		advance(front, accept_ns, &accept);
 		/* While no instance is free the front may do without a CPU: that costs nobody anything. */
+		is_free = accept;
 		if (free_ns > accept_ns)
-			find(front, free_ns, &is_free);
-		else
-			is_free = accept;
+			advance(front, free_ns, &is_free);
 		late_ns = less(until_runq_ns, is_free.runq_ns);
 	}
 	ring_ns = accept_ns - request->submit_ns;
@@ -697,11 +713,15 @@ static __noinline __u64 front_late_ns(__u32 tid, __u64 complete_ns, __u64 most_n
 {
 	struct thread *thread = config.has_sched ? bpf_map_lookup_elem(&threads, &tid) : NULL;
 	struct thread_history *front = history_of(HISTORY_FRONT);
+	struct moment moment = {};
 	__u64 late_ns;
 
 	if (!thread || !front || thread->woken_ns <= complete_ns)
 		return 0;
-	late_ns = runq_between(front, complete_ns, thread->woken_ns);
+	find(front, complete_ns, &moment);
+	late_ns = moment.runq_ns;
+	advance(front, thread->woken_ns, &moment);
+	late_ns = moment.runq_ns - late_ns;
 	return late_ns < most_ns ? late_ns : most_ns;
 }
 
