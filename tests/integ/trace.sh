@@ -21,17 +21,20 @@ while IFS='|' read -r words said; do
 done <<-'X'
 	trace --frob|--frob: what is that\?
 	trace -n|-n: it takes a value
-	trace -n 0|0: that is none
-	trace -n -1|-1: that is none
-	trace --slow 5parsecs|5parsecs: that is none
+	trace -n 0|-n takes a number from 1 on, not "0"
+	trace -n -1|-n takes a number from 1 on, not "-1"
+	trace --slow 5parsecs|--slow takes a time, as 5s or 200ms, not "5parsecs"
 	trace --slwo 5ms|Did you mean --slow\?
-	trace -d 0|0: that is none
-	trace -p x|x: that is none
+	trace -d 0|-d takes a time from 1.0 ms to 24h, not "0"
+	trace -p x|-p takes a number from 1 on, not "x"
+	trace -p 99999999999|-p takes a number from 1 on, not "99999999999"
 	trace stray|stray: trace takes no argument
-	profile -d never|never: that is no time
+	profile -d never|-d takes a time, as 5s or 200ms, not "never"
 	profile stray|stray: profile takes no argument
-	latency -d x|x: that is none
-	latency --history=x|x: that is none
+	latency -d x|-d takes a time, as 5s or 200ms, not "x"
+	latency --history=x|--history takes a time, as 5s or 200ms, not "x"
+	latency -n 2|-n goes with --history
+	latency --history 1 --dist|--history goes with neither -d nor --dist
 	latency a b|b: one model, or all
 	snapshot|save FOLDER, show FOLDER
 	snapshot save|save FOLDER, show FOLDER
@@ -40,7 +43,12 @@ done <<-'X'
 	kick x|x: that is no session
 	kick -3|-3: what is that\?
 	kick 99999999999|that is no session
-	kick 1 2|2: that is no session
+	kick 1 2|2: one session at a time
+	show|which session\?
+	show x|x: that is no session
+	show 1 2|2: one session at a time
+	stat x|stat takes a time
+	sessions --watch=0|--watch takes a time from
 	drain stray|stray: drain takes no argument
 	resume stray|takes no argument
 X
@@ -216,9 +224,9 @@ says "latency of a stopped broker" 0 '^served' "$CTL" latency add_sub
 says "drain of a stopped broker" 5 'does not answer' "$CTL" --timeout 1 drain --yes
 kill -CONT "$BROKER"
 json "which does not drain later, when nobody waits for it any more" 0 "not d['draining']" "$CTL" status -j
-json "diff: what came in between" 0 "d['models']['add_sub']['requests'] == 77 and d['broker']['sessions'] >= 2" "$CTL" snapshot diff "$RUN/first" "$RUN/stopped" -j
+json "diff: what came in between" 0 "[m['requests'] for m in d['models'] if m['name'] == 'add_sub'] == [77] and d['sessions'] >= 2" "$CTL" snapshot diff "$RUN/first" "$RUN/stopped" -j
 says "for people" 0 '^  requests +\+77 ' "$CTL" snapshot diff "$RUN/first" "$RUN/stopped"
-says "the wrong way round" 2 'the other way round' "$CTL" snapshot diff "$RUN/stopped" "$RUN/first"
+says "the wrong way round" 2 'is the later one; name it second' "$CTL" snapshot diff "$RUN/stopped" "$RUN/first"
 says "show" 0 '^broker +snapshot, pid' "$CTL" snapshot show "$RUN/stopped"
 says "its models" 0 '^add_sub +1 ready' "$CTL" snapshot show "$RUN/stopped"
 says "its sessions" 0 ' infbench ' "$CTL" snapshot show "$RUN/stopped"
@@ -236,5 +244,5 @@ quick "its sessions" 3 "$CTL" sessions
 quick "its models" 3 "$CTL" models
 check "with the right figures" grep -qE "^add_sub +1 ready .* $((N + 50 + 3 + 2000 + 300 + 200 + 1 + 77)) " "$RUN/quick"
 quick "a snapshot of it" 0 "$CTL" snapshot save "$RUN/killed"
-says "latency of a killed broker" 0 '^served' "$CTL" latency add_sub
+says "latency of a killed broker" 3 '^served' "$CTL" latency add_sub
 finish

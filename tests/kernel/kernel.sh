@@ -10,9 +10,9 @@ CTL=$BUILD/shmctl
 TIMED=$BUILD/tests/kernel_timed
 stages() { "$PY" -I tests/support/kernel_stages.py "$@"; }
 
-says "another source" 2 'tea: that is none' "$CTL" latency --source=tea
-says "a time that is none" 2 '5parsecs: that is none' "$CTL" trace --kernel --slow 5parsecs
-says "another scheduler" 2 'tea: that is none' "$CTL" trace --kernel --sched tea
+says "another source" 2 'takes statistics or bpf, not "tea"' "$CTL" latency --source=tea
+says "a time that is none" 2 'slow takes a time, as 5s or 200ms, not "5parsecs"' "$CTL" trace --kernel --slow 5parsecs
+says "another scheduler" 2 'takes btf, tracepoint or none' "$CTL" trace --kernel --sched tea
 says "what does not go together" 2 'do not go with --source bpf' "$CTL" latency --source=bpf --dist
 says "an option that is none" 2 '-x: what is that\?' "$CTL" trace --kernel -x
 if "$CTL" trace --kernel 2>&1 | grep -q 'built without BPF'; then

@@ -203,7 +203,7 @@ static void read_broker(const struct options *options, const struct device *devi
 	if (!stats)
 		return;
 	broker->served = SERVED_NONE;
-	if (stats_life(&stats->head) == LIFE_GONE)
+	if (stats_life(&stats->head) == LIFE_GONE || stats_are_snapshot())
 		return;
 	broker->has_device = stats_has_device(stats);
 	broker->device_bytes = inf_load64(&stats->device_bytes);

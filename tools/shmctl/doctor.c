@@ -123,9 +123,12 @@ static int run(const struct options *options, int argc, char **argv)
 		doctor.checks = json_array();
 	doctor_broker(&doctor);
 	doctor_service(&doctor);
-	doctor_kernel(&doctor);
-	doctor_resources(&doctor);
-	doctor_device(&doctor);
+	/* What a snapshot has kept says nothing of the system that it is looked at on. */
+	if (doctor.life != LIFE_SNAPSHOT) {
+		doctor_kernel(&doctor);
+		doctor_resources(&doctor);
+		doctor_device(&doctor);
+	}
 	return finish(&doctor);
 }
 
@@ -134,7 +137,8 @@ const struct command command_doctor = {
 	.summary = "what is wrong here, and what to do about it",
 	.usage = "Usage: shmctl doctor [-j]\n"
 		 "Looks at the broker, its socket, executor and models, at the kernel, the limits and the devices: a line for each,\n"
-		 "ok, warn or fail, what was found and how to mend it. Works without a broker, on a stopped and on a killed one.\n"
+		 "ok, warn or fail, what was found and how to mend it. Works without a broker, on a stopped and on a killed one;\n"
+		 "of a snapshot (--socket FOLDER/socket) it says what the broker's files had kept.\n"
 		 "Exit status 1: something failed; warnings do not count.\n",
 	.run = run,
 };

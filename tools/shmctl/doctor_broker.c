@@ -261,7 +261,10 @@ static void check_life(struct doctor *doctor)
 			   "the broker, pid %" PRIu32 ", is gone: it was killed, or crashed\nits log says why; start infbroker anew", pid);
 		break;
 	default:
-		if (inf_load32(&stats->draining))
+		if (inf_load32(&stats->draining) == INF_STATS_DRAINS)
+			doctor_say(doctor, "broker", VERDICT_WARN,
+				   "the broker, pid %" PRIu32 ", refuses new requests: somebody said shmctl drain\nshmctl resume", pid);
+		else if (inf_load32(&stats->draining))
 			doctor_say(doctor, "broker", VERDICT_WARN,
 				   "the broker, pid %" PRIu32 ", is draining: it ends when what is in flight has ended\nstart infbroker anew then",
 				   pid);
@@ -270,11 +273,25 @@ static void check_life(struct doctor *doctor)
 	}
 }
 
+static void say_snapshot(struct doctor *doctor)
+{
+	doctor_say(doctor, "broker", VERDICT_WARN,
+		   "%s is a snapshot of a broker that had pid %" PRIu32 ": nothing runs there, and this system is not looked at\n"
+		   "shmctl doctor without that --socket looks at the broker itself",
+		   doctor->path, doctor->stats->head.pid);
+}
+
 void doctor_broker(struct doctor *doctor)
 {
 	bool is_served;
 
 	doctor->stats_error = stats_look(doctor->options, doctor->path, &doctor->stats);
+	if (doctor->stats && stats_life(&doctor->stats->head) == LIFE_SNAPSHOT) {
+		doctor->life = LIFE_SNAPSHOT;
+		say_snapshot(doctor);
+		check_version(doctor);
+		return;
+	}
 	is_served = check_socket(doctor);
 	check_directory(doctor);
 	if (doctor->stats)

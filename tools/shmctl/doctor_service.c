@@ -69,22 +69,32 @@ static bool executor_path(const struct doctor *doctor, char ret_path[PATH_MAX])
 	return true;
 }
 
+/* Whom to send a signal: another process may have the number of one that is gone. */
+static const char *pid_word(const struct doctor *doctor, char word[16])
+{
+	if (doctor->pid)
+		snprintf(word, 16, "%" PRIu32, doctor->pid);
+	else
+		snprintf(word, 16, "the broker");
+	return word;
+}
+
 static void say_unstartable(struct doctor *doctor)
 {
-	uint32_t pid = doctor->stats->head.pid;
-	char path[PATH_MAX];
+	char path[PATH_MAX], word[16];
+	const char *pid = pid_word(doctor, word);
 
 	if (doctor->pid && executor_path(doctor, path) && access(path, X_OK) < 0 && (errno == ENOENT || errno == ENOTDIR))
 		doctor_say(doctor, "executor", VERDICT_FAIL,
-			   "its program %s is missing: no model runs\nput it there (install infbroker anew) and kill -HUP %" PRIu32
+			   "its program %s is missing: no model runs\nput it there (install infbroker anew) and kill -HUP %s"
 			   ", or start infbroker with --executor FILE",
 			   path, pid);
 	else if (doctor->pid && executor_path(doctor, path) && access(path, X_OK) < 0)
-		doctor_say(doctor, "executor", VERDICT_FAIL, "its program %s cannot be run: %s\nchmod 755 it, then kill -HUP %" PRIu32, path,
+		doctor_say(doctor, "executor", VERDICT_FAIL, "its program %s cannot be run: %s\nchmod 755 it, then kill -HUP %s", path,
 			   strerror(errno), pid);
 	else
 		doctor_say(doctor, "executor", VERDICT_FAIL,
-			   "it cannot be started: no model runs\nthe broker's log says why; kill -HUP %" PRIu32 " tries again", pid);
+			   "it cannot be started: no model runs\nthe broker's log says why; kill -HUP %s tries again", pid);
 }
 
 static void check_executor(struct doctor *doctor)
@@ -123,6 +133,7 @@ static void check_executor(struct doctor *doctor)
 static void check_models(struct doctor *doctor)
 {
 	unsigned int n[INF_MODEL_FAILED + 1] = { 0 };
+	char pid[16];
 
 	for (unsigned int i = 0; i < INF_STATS_MODELS; i++) {
 		const struct inf_stats_model *model = &doctor->stats->models[i];
@@ -133,8 +144,8 @@ static void check_models(struct doctor *doctor)
 		n[state]++;
 		if (state == INF_MODEL_FAILED)
 			doctor_say(doctor, "model", VERDICT_FAIL,
-				   "%.*s cannot be loaded: %.*s\nreplace its file (tools/export/infexport.py writes them) and kill -HUP %" PRIu32,
-				   (int)sizeof(model->name), model->name, (int)sizeof(model->text), model->text, doctor->stats->head.pid);
+				   "%.*s cannot be loaded: %.*s\nreplace its file (tools/export/infexport.py writes them) and kill -HUP %s",
+				   (int)sizeof(model->name), model->name, (int)sizeof(model->text), model->text, pid_word(doctor, pid));
 	}
 	if (doctor->life == LIFE_GONE || inf_load32(&doctor->stats->executor_state) == INF_STATS_EXECUTOR_FAILED)
 		return;

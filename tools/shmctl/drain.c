@@ -35,8 +35,8 @@ static int wait_for_none(const struct options *options, uint32_t *in_flight)
 
 enum { OPTION_WAIT, OPTION_YES };
 static const struct command_option drain_options[] = {
-	[OPTION_WAIT] = { 0, "wait", NULL, "until nothing is in flight, at most --timeout" },
-	[OPTION_YES] = { 0, "yes", NULL, "do not ask" },
+	[OPTION_WAIT] = { 0, "wait", NULL, "waits until nothing is in flight, at most --timeout" },
+	[OPTION_YES] = { 0, "yes", NULL, "does not ask" },
 	{ 0 },
 };
 
@@ -78,7 +78,7 @@ const struct command command_drain = {
 	.name = "drain",
 	.summary = "refuse new requests until resume; what is in flight ends",
 	.usage = "Usage: shmctl drain [--wait] [--yes] [-j]\n"
-		 "From now on every new request of every client gets BUSY; sessions stay. For root and the broker's user. Asks on a\n"
+		 "From now on every new request of every client gets BUSY; sessions stay. For the broker's user and root. Asks on a\n"
 		 "terminal, wants --yes elsewhere.\n",
 	.run = run_drain,
 	.options = drain_options,
@@ -88,6 +88,6 @@ const struct command command_resume = {
 	.name = "resume",
 	.summary = "serve again after drain",
 	.usage = "Usage: shmctl resume [-j]\n"
-		 "New requests are accepted again. For root and the broker's user.\n",
+		 "New requests are accepted again. For the broker's user and root.\n",
 	.run = run_resume,
 };

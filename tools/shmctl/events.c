@@ -180,6 +180,10 @@ static int show(const struct options *options, const struct view *view, uint64_t
 
 	if (r)
 		return r;
+	if (is_followed && stats_must_live(options, look.path)) {
+		look_free(&look);
+		return EXIT_USAGE;
+	}
 	lines.one_line = is_followed;
 	status = look_status(options, &look);
 	follow_broker(&cursor, &look.public->head);
@@ -204,7 +208,7 @@ static int run(const struct options *options, int argc, char **argv)
 
 	while ((c = next_option(options, &command_events, argc, argv)) != OPTIONS_END) {
 		if (c == OPTIONS_BAD || (c == VIEW_FORM && parse_form(options, optarg, &view)) ||
-		    (c == OPTION_N && parse_count(options, "-n", optarg, &n_lines)))
+		    (c == OPTION_N && parse_number(options, "-n", optarg, UINT64_MAX, &n_lines)))
 			return EXIT_USAGE;
 		is_followed |= c == OPTION_FOLLOW;
 		view.no_header |= c == VIEW_NO_HEADER;

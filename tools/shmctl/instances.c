@@ -95,7 +95,7 @@ static const struct command_option own_options[] = { VIEW_OPTIONS, { 0 } };
 const struct command command_instances = {
 	.name = "instances",
 	.summary = "the executor's threads: what they run, how busy they are",
-	.usage = "Usage: shmctl instances [-j] [-o tsv] [--no-header] [--watch[=SECONDS]]\n"
+	.usage = "Usage: shmctl instances [-j] [-o tsv] [--no-header] [--watch[=TIME]]\n"
 		 "One line per thread of the executor that runs batches: the model and the rows of the batch that it was given last, and when; how\n"
 		 "many batches it has (one runs, one waits behind it); and for how long it ran batches: in all, and as a share of the time since\n"
 		 "the broker started, or with --watch since the last look.\n",

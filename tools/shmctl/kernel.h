@@ -33,9 +33,10 @@ struct kernel_filter {
 	uint32_t n_client_paths;
 };
 
-/* "btf", "tracepoint", "none". False for another word. */
-bool kernel_parse_sched(const char *text, enum kernel_sched *ret);
-/* What --sched takes, and what it and --client say in --help: of both commands. */
+/* What --sched and --client take: EXIT_OK, or EXIT_USAGE after an error line. */
+int kernel_take_sched(const struct options *options, struct kernel_filter *filter, const char *text);
+int kernel_take_client(const struct options *options, struct kernel_filter *filter, const char *path);
+/* What both commands say of them in --help. */
 #define KERNEL_SCHEDS	   "btf|tracepoint|none"
 #define KERNEL_SCHED_TEXT  "with the kernel's programs: how the scheduler is watched, at most"
 #define KERNEL_CLIENT_TEXT "with the kernel's programs: a file that has libinfclient in it, besides\nthose that clients have mapped"

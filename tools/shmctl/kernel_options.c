@@ -3,7 +3,7 @@
 #include "tools/shmctl/kernel.h"
 #include <string.h>
 
-bool kernel_parse_sched(const char *text, enum kernel_sched *ret)
+int kernel_take_sched(const struct options *options, struct kernel_filter *filter, const char *text)
 {
 	static const char *const words[] = {
 		[KERNEL_SCHED_BTF] = "btf", [KERNEL_SCHED_TRACEPOINT] = "tracepoint", [KERNEL_SCHED_NONE] = "none"
@@ -11,8 +11,16 @@ bool kernel_parse_sched(const char *text, enum kernel_sched *ret)
 
 	for (unsigned int i = 0; i < sizeof(words) / sizeof(words[0]); i++)
 		if (!strcmp(text, words[i])) {
-			*ret = (enum kernel_sched)i;
-			return true;
+			filter->sched = (enum kernel_sched)i;
+			return EXIT_OK;
 		}
-	return false;
+	return fail(options, EXIT_USAGE, "--sched takes btf, tracepoint or none, not \"%s\"", text);
+}
+
+int kernel_take_client(const struct options *options, struct kernel_filter *filter, const char *path)
+{
+	if (filter->n_client_paths == KERNEL_PATHS_MAX)
+		return fail(options, EXIT_USAGE, "--client: at most %u files", KERNEL_PATHS_MAX);
+	filter->client_paths[filter->n_client_paths++] = path;
+	return EXIT_OK;
 }

@@ -6,21 +6,9 @@
 #include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
-
-static bool parse_session(const char *text, uint32_t *ret_session)
-{
-	char *end;
-	unsigned long value = strtoul(text, &end, 10);
-
-	if (end == text || *end || *text == '-' || *text == '+' || value > UINT32_MAX)
-		return false;
-	*ret_session = (uint32_t)value;
-	return true;
-}
 
 static const struct command_option own_options[] = {
-	{ 0, "yes", NULL, "do not ask" },
+	{ 0, "yes", NULL, "does not ask" },
 	{ 0 },
 };
 
@@ -38,8 +26,10 @@ static int run(const struct options *options, int argc, char **argv)
 	}
 	if (optind == argc)
 		return fail(options, EXIT_USAGE, "which session? shmctl sessions lists them");
-	if (!parse_session(argv[optind], &session) || optind + 1 < argc)
-		return fail(options, EXIT_USAGE, "%s: that is no session; shmctl sessions lists them", argv[argc - 1]);
+	if (optind + 1 < argc)
+		return fail(options, EXIT_USAGE, "%s: one session at a time; try shmctl kick --help", argv[optind + 1]);
+	if (!parse_session(argv[optind], &session))
+		return fail(options, EXIT_USAGE, "%s: that is no session; shmctl sessions lists them", argv[optind]);
 	snprintf(question, sizeof(question), "Session %" PRIu32 " ends, its requests are lost. Go on?", session);
 	r = confirm(options, yes, question);
 	if (r == EXIT_OK)
@@ -57,7 +47,7 @@ const struct command command_kick = {
 	.summary = "end a session",
 	.usage = "Usage: shmctl kick SESSION [--yes] [-j]\n"
 		 "Ends that session, as if it had broken the protocol: its client gets BROKER_LOST, and may connect anew. Sessions of\n"
-		 "your own; for root and the broker's user all. Asks on a terminal, wants --yes elsewhere.\n",
+		 "your own; for the broker's user and root all. Asks on a terminal, wants --yes elsewhere.\n",
 	.run = run,
 	.arguments = "SESSION",
 	.options = own_options,

@@ -229,6 +229,7 @@ static int show_once(const struct options *options, const struct view *view, con
 	struct cut *earlier = calloc(INF_STATS_MODELS + 1, sizeof(*earlier)), *now = earlier + INF_STATS_MODELS;
 	json_t *models = json_array();
 	uint64_t window_ns = 0;
+	enum life life = LIFE_GONE;
 	unsigned int n = 0;
 	int r = EXIT_OK;
 
@@ -245,6 +246,8 @@ static int show_once(const struct options *options, const struct view *view, con
 		window_ns = monotonic_ns() - begin_ns;
 		stats = look_again(options, stats);
 	}
+	if (stats)
+		life = stats_life(&stats->head);
 	for (unsigned int i = 0; stats && i < INF_STATS_MODELS; i++) {
 		const struct inf_stats_model *model = &stats->models[i];
 
@@ -263,7 +266,13 @@ static int show_once(const struct options *options, const struct view *view, con
 	if (!n)
 		r = stats ? no_model(options, view) : gone(options);
 	if (options->json && r == EXIT_OK)
-		r = print_json(options, "latency", json_pack("{s:I, s:O}", "window_ns", (json_int_t)window_ns, "models", models));
+		r = print_json(options, "latency", json_pack("{s:s, s:I, s:O}", "state", life_word(life), "window_ns",
+							     (json_int_t)window_ns, "models", models));
+	if (r == EXIT_OK && life == LIFE_GONE) {
+		if (!options->json)
+			fputs("the broker is gone; start infbroker anew. This is what it left\n", stderr);
+		r = EXIT_NOT_RUNNING;
+	}
 	json_decref(models);
 	free(earlier);
 	return r;
@@ -277,8 +286,8 @@ static void print_history_line(const struct options *options, const struct inf_s
 	double rate = (double)served->n * 1e9 / (double)took_ns;
 
 	if (options->json) {
-		json_t *line = json_pack("{s:s, s:o, s:I, s:I, s:I, s:I, s:I}", "schema", "infbroker.latency-history/1", "name",
-					 json_text(model->name), "interval_ns", (json_int_t)took_ns, "requests",
+		json_t *line = json_pack("{s:s, s:o, s:I, s:I, s:I, s:I, s:I, s:I}", "schema", "infbroker.latency-history/1", "name",
+					 json_text(model->name), "version", (json_int_t)model->model_version, "interval_ns", (json_int_t)took_ns, "requests",
 					 (json_int_t)served->n, "p50_ns", (json_int_t)inf_histogram_quantile(served, 0.5),
 					 "p99_ns", (json_int_t)inf_histogram_quantile(served, 0.99), "max_ns",
 					 (json_int_t)served->max_ns);
@@ -334,55 +343,43 @@ static int show_history(const struct options *options, const struct view *view, 
 	return r;
 }
 
-static int take_count(const char *text, uint64_t *ret_n)
-{
-	char *end;
-	unsigned long long value = strtoull(text, &end, 10);
-
-	if (end == text || *end || *text == '-' || !value)
-		return -1;
-	*ret_n = value;
-	return 0;
-}
-
 enum { OPTION_WINDOW, OPTION_DIST, OPTION_HISTORY, OPTION_COUNT, OPTION_SOURCE, OPTION_CLIENT, OPTION_SCHED };
 static const struct command_option own_options[] = {
-	[OPTION_WINDOW] = { 'd', NULL, "TIME", "of the requests in the TIME (5s, 200ms) from now on; 0: until Ctrl-C" },
+	[OPTION_WINDOW] = { 'd', "duration", "TIME", "only of the requests of so long (5s, 200ms) from now on;\n0: until Ctrl-C" },
 	[OPTION_DIST] = { 0, "dist", NULL, "draw it, from 1 us to 10 s, four columns for a power of ten" },
-	[OPTION_HISTORY] = { 0, "history", "TIME", "one line each TIME, until Ctrl-C" },
-	[OPTION_COUNT] = { 'n', NULL, "N", "lines of history" },
+	[OPTION_HISTORY] = { 0, "history", "TIME", "a line each TIME (500ms, 10s), until Ctrl-C; with -j an object a line" },
+	[OPTION_COUNT] = { 'n', "count", "COUNT", "with --history: so many times; with --source bpf: requests; then it ends" },
 	[OPTION_SOURCE] = { 0, "source", "statistics|bpf", "bpf: programs in the kernel, which also see who waits for a CPU:\nshmctl-kernel(1)" },
 	[OPTION_CLIENT] = { 0, "client", "FILE", KERNEL_CLIENT_TEXT },
 	[OPTION_SCHED] = { 0, "sched", KERNEL_SCHEDS, KERNEL_SCHED_TEXT },
 	{ 0 },
 };
 
-static bool take_option(struct view *view, int option, const char *value)
+static int take_option(const struct options *options, struct view *view, int option, const char *value)
 {
+	int r;
+
 	switch (option) {
 	case OPTION_WINDOW:
-		/* 0: until it is interrupted. */
-		if (!parse_duration(value, &view->window_ns))
-			return false;
-		view->is_endless = !view->window_ns;
-		return true;
-	case OPTION_DIST:
-		view->dist = true;
-		return true;
+		r = parse_time(options, "-d", value, 0, &view->window_ns);
+		view->is_endless = r == EXIT_OK && !view->window_ns;
+		return r;
 	case OPTION_HISTORY:
-		return parse_duration(value, &view->history_ns) && view->history_ns;
+		return parse_time(options, "--history", value, TIME_MIN_NS, &view->history_ns);
+	case OPTION_COUNT:
+		return parse_number(options, "-n", value, UINT64_MAX, &view->n_max);
 	case OPTION_SOURCE:
 		view->by_kernel = !strcmp(value, "bpf");
-		return view->by_kernel || !strcmp(value, "statistics");
+		return view->by_kernel || !strcmp(value, "statistics")
+			       ? EXIT_OK
+			       : fail(options, EXIT_USAGE, "--source takes statistics or bpf, not \"%s\"", value);
 	case OPTION_SCHED:
-		return kernel_parse_sched(value, &view->kernel.sched);
+		return kernel_take_sched(options, &view->kernel, value);
 	case OPTION_CLIENT:
-		if (view->kernel.n_client_paths == KERNEL_PATHS_MAX)
-			return false;
-		view->kernel.client_paths[view->kernel.n_client_paths++] = value;
-		return true;
+		return kernel_take_client(options, &view->kernel, value);
 	default:
-		return take_count(value, &view->n_max) == 0;
+		view->dist = true;
+		return EXIT_OK;
 	}
 }
 
@@ -390,12 +387,13 @@ static int parse(const struct options *options, struct view *view, int argc, cha
 {
 	int option;
 
-	while ((option = next_option(options, &command_latency, argc, argv)) != OPTIONS_END) {
-		if (option == OPTIONS_BAD)
+	while ((option = next_option(options, &command_latency, argc, argv)) != OPTIONS_END)
+		if (option == OPTIONS_BAD || take_option(options, view, option, optarg))
 			return EXIT_USAGE;
-		if (!take_option(view, option, optarg))
-			return fail(options, EXIT_USAGE, "%s: that is none; try shmctl latency --help", optarg);
-	}
+	if (view->n_max && !view->history_ns && !view->by_kernel)
+		return fail(options, EXIT_USAGE, "-n goes with --history or --source bpf; try shmctl latency --help");
+	if (view->history_ns && (view->window_ns || view->dist))
+		return fail(options, EXIT_USAGE, "--history goes with neither -d nor --dist; try shmctl latency --help");
 	if (optind + 1 < argc)
 		return fail(options, EXIT_USAGE, "%s: one model, or all; try shmctl latency --help", argv[optind + 1]);
 	view->model = argv[optind];
@@ -436,6 +434,12 @@ static int run(const struct options *options, int argc, char **argv)
 	stats = stats_open(options, path, &r);
 	if (!stats)
 		return r;
+	if (view.history_ns || view.window_ns || view.is_endless)
+		r = stats_must_live(options, path);
+	if (r) {
+		stats_close(stats);
+		return r;
+	}
 	catch_interrupts();
 	return view.history_ns ? show_history(options, &view, stats) : show_once(options, &view, stats);
 }
@@ -443,9 +447,10 @@ static int run(const struct options *options, int argc, char **argv)
 const struct command command_latency = {
 	.name = "latency",
 	.summary = "where the time of requests goes: a histogram for each stage",
-	.usage = "Usage: shmctl latency [MODEL] [-d TIME] [--dist] [--history TIME] [-n N] [-j]\n"
+	.usage = "Usage: shmctl latency [MODEL] [-d TIME] [--dist] [-j]\n"
+		 "       shmctl latency [MODEL] --history TIME [-n COUNT] [-j]\n"
 		 "For each model that was asked for something: how long its requests spent in each stage, since the broker started.\n"
-		 "Needs no answer from the broker.\n"
+		 "Needs no answer from the broker: those of one that is stopped or gone (exit status 3) are shown as they were.\n"
 		 "  ring    from its submission until the broker took it, by its client's clock\n"
 		 "  queue   in its model's queue            wait    dispatched, until its instance began\n"
 		 "  run     gathered, run, scattered        post    until the broker had seen its end\n"

@@ -63,9 +63,16 @@ static void print_option(FILE *to, const struct command_option *option)
 
 	if (option->letter)
 		snprintf(letter, sizeof(letter), "-%c", option->letter);
-	snprintf(left, sizeof(left), "  %s%s%s%s%s%s", letter, letter[0] && option->name ? ", " : "", option->name ? "--" : "",
-		 option->name ? option->name : "", option->value ? " " : "", option->value ? option->value : "");
+	/* "[TIME]" may be left out, and stands behind a "=" where it is not. */
+	n = (size_t)snprintf(left, sizeof(left), "  %s%s%s%s", letter, letter[0] && option->name ? ", " : "", option->name ? "--" : "",
+			     option->name ? option->name : "");
+	if (option->value && option->value[0] == '[')
+		snprintf(left + n, sizeof(left) - n, "[=%s", option->value + 1);
+	else if (option->value)
+		snprintf(left + n, sizeof(left) - n, " %s", option->value);
 	fprintf(to, "%-*s", OPTION_COLUMN, left);
+	if (strlen(left) + 2 > OPTION_COLUMN) /* no room for its text */
+		fprintf(to, "\n%*s", OPTION_COLUMN, "");
 	for (; n = strcspn(text, "\n"), text[n]; text += n + 1)
 		fprintf(to, "%.*s\n%*s", (int)n, text, OPTION_COLUMN, "");
 	fprintf(to, "%s\n", text);

@@ -38,6 +38,11 @@ static const char *name_of(const struct entry *entry)
 	return entry->info ? entry->info->signature.name : entry->counters->name;
 }
 
+static uint32_t version_of(const struct entry *entry)
+{
+	return entry->info ? entry->info->signature.version : inf_load32(&entry->counters->model_version);
+}
+
 static uint32_t state_of(const struct entry *entry)
 {
 	return entry->info ? entry->info->state : inf_load32(&entry->counters->state);
@@ -107,9 +112,9 @@ static json_t *histogram_json(const struct inf_histogram *histogram)
 			json_array_append_new(buckets,
 					      json_pack("[I, I]", (json_int_t)inf_histogram_upper_edge(i), (json_int_t)n));
 	}
-	return json_pack("{s:I, s:I, s:I, s:I, s:o}", "n", (json_int_t)inf_load64(&histogram->n), "p50",
-			 (json_int_t)inf_histogram_quantile(histogram, 0.50), "p99",
-			 (json_int_t)inf_histogram_quantile(histogram, 0.99), "max",
+	return json_pack("{s:I, s:I, s:I, s:I, s:o}", "n", (json_int_t)inf_load64(&histogram->n), "p50_ns",
+			 (json_int_t)inf_histogram_quantile(histogram, 0.50), "p99_ns",
+			 (json_int_t)inf_histogram_quantile(histogram, 0.99), "max_ns",
 			 (json_int_t)inf_load64(&histogram->max_ns), "buckets", buckets);
 }
 
@@ -117,8 +122,7 @@ static void add_info(json_t *model, const struct inf_model_info *info)
 {
 	const struct inf_signature *sig = &info->signature;
 
-	json_object_set_new(model, "version", json_integer(sig->version));
-	if (info->state == INF_MODEL_FAILED)
+		if (info->state == INF_MODEL_FAILED)
 		json_object_set_new(model, "error", json_text(info->text));
 	if (info->state != INF_MODEL_READY)
 		return;
@@ -161,8 +165,8 @@ static void add_counters(json_t *model, const struct inf_stats_model *counters)
 
 static json_t *entry_json(const struct entry *entry)
 {
-	json_t *model = json_pack("{s:o, s:s}", "name", json_text(name_of(entry)), "state",
-				  state_word(state_of(entry)));
+	json_t *model = json_pack("{s:o, s:I, s:s}", "name", json_text(name_of(entry)), "version", (json_int_t)version_of(entry),
+				  "state", state_word(state_of(entry)));
 	json_t *times = json_object();
 	char rows[16];
 
@@ -213,15 +217,13 @@ static void print_entry(const struct entry *entry)
 	const struct inf_stats_model *counters = entry->counters;
 	char batch[32] = "-", requests[32] = "-", waited[2 * WORD_BYTES], ran[2 * WORD_BYTES],
 	     word[WORD_BYTES];
-	uint32_t version =
-		entry->info ? entry->info->signature.version : inf_load32(&counters->model_version);
 
 	if (counters && state_of(entry) == INF_MODEL_READY)
 		snprintf(batch, sizeof(batch), "%" PRIu32 "/%" PRIu32,
 			 inf_load32(&counters->batch_best), inf_load32(&counters->batch_max));
 	if (counters)
 		snprintf(requests, sizeof(requests), "%" PRIu64, inf_load64(&counters->n_requests));
-	printf("%-24s %3" PRIu32 " %-8s %10s %12s %19s %19s\n", name_of(entry), version,
+	printf("%-24s %3" PRIu32 " %-8s %10s %12s %19s %19s\n", name_of(entry), version_of(entry),
 	       state_word(state_of(entry)), batch, requests,
 	       counters ? quantiles(waited, &counters->stages[INF_STAGE_QUEUE]) : "-",
 	       counters ? quantiles(ran, &counters->stages[INF_STAGE_RUN]) : "-");
@@ -332,19 +334,23 @@ static int run(const struct options *options, int argc, char **argv)
 	stats = stats_find(options, path);
 	life = stats ? stats_life(&stats->head) : LIFE_GONE;
 	if (stats && (life == LIFE_STOPPED || life == LIFE_SNAPSHOT || (life == LIFE_GONE && !answers(path)))) {
-		fprintf(stderr, "the broker is %s: this is from its statistics, which know no "
-				"inputs and outputs\n", life_word(life));
+		if (!options->json)
+			fprintf(stderr, "%s %s: this is from its statistics, which know no inputs and outputs\n",
+				life == LIFE_SNAPSHOT ? path : "the broker", life == LIFE_SNAPSHOT ? "is a snapshot" :
+									     life == LIFE_STOPPED  ? "is stopped" :
+												     "is gone");
 		read_file(stats, &listing);
 		status = life == LIFE_GONE ? EXIT_NOT_RUNNING : EXIT_OK;
 	} else {
 		r = ask(options, &listing);
+		life = LIFE_RUNNING; /* it has answered */
 	}
 	if (r != EXIT_OK) {
 		json_decref(listing.json);
 		return r;
 	}
 	if (options->json) {
-		r = print_json(options, "models", json_pack("{s:o}", "models", listing.json));
+		r = print_json(options, "models", json_pack("{s:s, s:o}", "state", life_word(life), "models", listing.json));
 		return r == EXIT_OK ? status : r;
 	}
 	if (!listing.n_shown)

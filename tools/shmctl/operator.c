@@ -25,6 +25,9 @@ static int connect_operator(const struct options *options, char path[PATH_MAX], 
 
 	if (!stats_open(options, path, &r))
 		return r;
+	r = stats_must_live(options, path);
+	if (r)
+		return r;
 	if (strlen(path) >= sizeof(address.sun_path))
 		return fail(options, EXIT_UNHEALTHY, "%s: a socket's path has at most %zu bytes", path, sizeof(address.sun_path) - 1);
 	memcpy(address.sun_path, path, strlen(path) + 1);

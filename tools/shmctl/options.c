@@ -2,11 +2,14 @@
 /* options.c - a command's own options, from its table. */
 #define _GNU_SOURCE 1
 #include "tools/shmctl/shmctl.h"
+#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define OPTIONS_MAX 24u
+#define TIME_MAX_NS (86400 * 1000000000ull)
 
 /* Edit distance of short words, the usual one (Wagner and Fischer 1974). */
 size_t word_distance(const char *a, const char *b)
@@ -42,7 +45,7 @@ static unsigned int n_options(const struct command *command)
 	return n;
 }
 
-/* "[SECONDS]" may be left out, and stands behind a "=" where it is not. */
+/* "[TIME]" may be left out, and stands behind a "=" where it is not. */
 static int takes(const struct command_option *option)
 {
 	if (!option->value)
@@ -132,4 +135,43 @@ int no_arguments(const struct options *options, int argc, char **argv)
 	if (argc < 2)
 		return EXIT_OK;
 	return fail(options, EXIT_USAGE, "%s: %s takes no argument", argv[1], argv[0]);
+}
+
+/* --- what they take --- */
+
+int parse_time(const struct options *options, const char *what, const char *text, uint64_t min_ns, uint64_t *ret_ns)
+{
+	char least[WORD_BYTES];
+	uint64_t ns;
+
+	if (!parse_duration(text, &ns))
+		return fail(options, EXIT_USAGE, "%s takes a time, as 5s or 200ms, not \"%s\"", what, text);
+	if (ns < min_ns || ns > TIME_MAX_NS)
+		return fail(options, EXIT_USAGE, "%s takes a time from %s to 24h, not \"%s\"", what, word_time(least, min_ns), text);
+	*ret_ns = ns;
+	return EXIT_OK;
+}
+
+int parse_number(const struct options *options, const char *what, const char *text, uint64_t max, uint64_t *ret_n)
+{
+	char *end;
+	unsigned long long n;
+
+	errno = 0;
+	n = strtoull(text, &end, 10);
+	if (end == text || *end || *text == '-' || *text == '+' || errno || !n || n > max)
+		return fail(options, EXIT_USAGE, "%s takes a number from 1 on, not \"%s\"", what, text);
+	*ret_n = n;
+	return EXIT_OK;
+}
+
+bool parse_session(const char *text, uint32_t *ret_session)
+{
+	char *end;
+	unsigned long value = strtoul(text, &end, 10);
+
+	if (end == text || *end || *text == '-' || *text == '+' || value > UINT32_MAX)
+		return false;
+	*ret_session = (uint32_t)value;
+	return true;
 }

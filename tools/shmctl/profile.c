@@ -312,8 +312,8 @@ static int profile_to(const struct options *options, uint64_t for_ns, const char
 
 enum { OPTION_FOR, OPTION_FILE };
 static const struct command_option own_options[] = {
-	[OPTION_FOR] = { 'd', NULL, "TIME", "for as long; default: 10s" },
-	[OPTION_FILE] = { 'o', NULL, "FILE", "default: infbroker-profile.json" },
+	[OPTION_FOR] = { 'd', "duration", "TIME", "for so long (5s, 200ms); default 10s" },
+	[OPTION_FILE] = { 'o', "output", "FILE", "where to; default infbroker-profile.json" },
 	{ 0 },
 };
 
@@ -328,8 +328,8 @@ static int run(const struct options *options, int argc, char **argv)
 			return EXIT_USAGE;
 		if (option == OPTION_FILE)
 			output = optarg;
-		else if (!parse_duration(optarg, &for_ns) || !for_ns)
-			return fail(options, EXIT_USAGE, "%s: that is no time; try shmctl profile --help", optarg);
+		else if (parse_time(options, "-d", optarg, TIME_MIN_NS, &for_ns))
+			return EXIT_USAGE;
 	}
 	if (optind < argc)
 		return fail(options, EXIT_USAGE, "%s: profile takes no argument; -o names the file", argv[optind]);
@@ -341,8 +341,8 @@ const struct command command_profile = {
 	.summary = "some seconds of requests and batches, as a file for ui.perfetto.dev",
 	.usage = "Usage: shmctl profile [-d TIME] [-o FILE] [-j]\n"
 		 "Writes what is answered from now on to FILE: each request with its stages, each\n"
-		 "batch on its instance's track, arrows between them, and how much waits. Your own requests; for root and the\n"
-		 "broker's user all. ui.perfetto.dev and chrome://tracing open it. Ctrl-C ends it early.\n",
+		 "batch on its instance's track, arrows between them, and how much waits. Your own requests; where you are\n"
+		 "the broker's user or root all. ui.perfetto.dev and chrome://tracing open it. Ctrl-C ends it early.\n",
 	.run = run,
 	.options = own_options,
 };

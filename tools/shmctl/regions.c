@@ -52,7 +52,7 @@ static const struct command_option own_options[] = { VIEW_OPTIONS, { 0 } };
 const struct command command_regions = {
 	.name = "regions",
 	.summary = "the shared memory of each session, piece by piece",
-	.usage = "Usage: shmctl regions [-j] [-o tsv] [--no-header] [--watch[=SECONDS]]\n"
+	.usage = "Usage: shmctl regions [-j] [-o tsv] [--no-header] [--watch[=TIME]]\n"
 		 "One line per region of every session that you may see, the first 32 of each: requests (inputs, and what else a client writes),\n"
 		 "outputs, device memory, timelines. One that is \"made\" is not agreed on yet, a \"retired\" one belonged to an earlier executor.\n",
 	.run = run,

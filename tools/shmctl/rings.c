@@ -62,7 +62,7 @@ static const struct command_option own_options[] = { VIEW_OPTIONS, { 0 } };
 const struct command command_rings = {
 	.name = "rings",
 	.summary = "the lanes of each session: how far client and broker have come",
-	.usage = "Usage: shmctl rings [-j] [-o tsv] [--no-header] [--watch[=SECONDS]]\n"
+	.usage = "Usage: shmctl rings [-j] [-o tsv] [--no-header] [--watch[=TIME]]\n"
 		 "One line per lane of every session that you may see. ACCEPTED is submissions that the broker took out of their slots, POSTED\n"
 		 "answers that it has put into theirs, UNREAD those of them that the client has not read yet, as last seen. The broker looks at an\n"
 		 "active lane in each turn, at an idle one when its client rings.\n",

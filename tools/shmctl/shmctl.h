@@ -35,10 +35,8 @@ struct options {
 
 /*
  * An option. What it takes is named by `value`, for --help and for completion: FILE and FOLDER are completed as those, MODEL and SESSION
- * from the broker's statistics, alternatives ("bash|zsh") as their words, any other (SECONDS) not at all. NULL: it takes nothing.
- * An option. What it takes is named by `value`, for --help and for completion: FILE and FOLDER are completed as those, MODEL as a
- * served model, alternatives ("bash|zsh") as their words, any other (SECONDS) not at all. NULL: it takes nothing. A long one in
- * brackets ("[SECONDS]") may be left out.
+ * from the broker's statistics, alternatives ("bash|zsh") as their words, any other (TIME) not at all. NULL: it takes nothing. A long one in
+ * brackets ("[TIME]") may be left out.
  */
 struct command_option {
 	char letter;	  /* 0 = none */
@@ -123,6 +121,13 @@ bool parse_duration(const char *text, uint64_t *ret_ns);
  */
 void catch_interrupts(void);
 bool is_interrupted(void);
+/* What an option or argument called `what` takes: EXIT_OK, or EXIT_USAGE after an error line. A TIME is what parse_duration() takes,
+ * at least `min_ns` and at most a day; a number goes from 1 to `max`. */
+#define TIME_MIN_NS 1000000u
+int parse_time(const struct options *options, const char *what, const char *text, uint64_t min_ns, uint64_t *ret_ns);
+int parse_number(const struct options *options, const char *what, const char *text, uint64_t max, uint64_t *ret_n);
+/* The number of a session; false for what is none. */
+bool parse_session(const char *text, uint32_t *ret_session);
 /* Between two tries of what will be there soon. */
 void pause_briefly(void);
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* show.c - `shmctl show ID`: one session whole. */
+/* show.c - `shmctl show SESSION`: one session whole. */
 #define _GNU_SOURCE 1
 #include "tools/shmctl/lists.h"
 #include <inttypes.h>
@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 struct request {
-	uint64_t id;
+	uint32_t id;
 };
 
 static json_t *latency_json(const struct inf_stats_session *session)
@@ -22,8 +22,8 @@ static json_t *latency_json(const struct inf_stats_session *session)
 		if (in_bucket)
 			json_array_append_new(buckets, json_pack("[o, o]", json_number(inf_coarse_upper_edge(i)), json_number(in_bucket)));
 	}
-	return json_pack("{s:o, s:o, s:o, s:o}", "n", json_number(n), "p50", json_number(inf_coarse_quantile(&session->served, 0.50)),
-			 "p99", json_number(inf_coarse_quantile(&session->served, 0.99)), "buckets", buckets);
+	return json_pack("{s:o, s:o, s:o, s:o}", "n", json_number(n), "p50_ns", json_number(inf_coarse_quantile(&session->served, 0.50)),
+			 "p99_ns", json_number(inf_coarse_quantile(&session->served, 0.99)), "buckets", buckets);
 }
 
 static int show_json(const struct options *options, const struct view *view, const struct look *look,
@@ -104,10 +104,10 @@ static int show(const struct options *options, const struct view *view, void *da
 
 	if (r)
 		return r;
-	session = request->id <= UINT32_MAX ? look_session(&look, (uint32_t)request->id) : NULL;
+	session = look_session(&look, request->id);
 	if (!session) {
 		look_free(&look);
-		return fail(options, EXIT_UNHEALTHY, "no session %" PRIu64 " that you may see; shmctl sessions lists them", request->id);
+		return fail(options, EXIT_UNHEALTHY, "no session %" PRIu32 " that you may see; shmctl sessions lists them", request->id);
 	}
 	status = look_status(options, &look);
 	if (view->form == FORM_JSON)
@@ -120,7 +120,7 @@ static int show(const struct options *options, const struct view *view, void *da
 
 enum { OPTION_WATCH };
 static const struct command_option own_options[] = {
-	{ 0, "watch", "[SECONDS]", "again and again; default each 2 s; with -j an object a line" },
+	{ 0, "watch", "[TIME]", "again and again, each TIME (500ms, 10s; default 2s); with -j an object a line" },
 	{ 0 },
 };
 
@@ -131,25 +131,27 @@ static int run(const struct options *options, int argc, char **argv)
 	int c;
 
 	while ((c = next_option(options, &command_show, argc, argv)) != OPTIONS_END) {
-		if (c == OPTIONS_BAD || (optarg && parse_seconds(options, "--watch", optarg, &view.every_ns)))
+		if (c == OPTIONS_BAD || (optarg && parse_time(options, "--watch", optarg, TIME_MIN_NS, &view.every_ns)))
 			return EXIT_USAGE;
 		if (!optarg)
 			view.every_ns = WATCH_DEFAULT_NS;
 	}
-	if (optind + 1 != argc)
-		return fail(options, EXIT_USAGE, "which session? shmctl show ID; shmctl sessions lists them");
-	if (parse_count(options, "show", argv[optind], &request.id))
-		return EXIT_USAGE;
+	if (optind + 1 < argc)
+		return fail(options, EXIT_USAGE, "%s: one session at a time; try shmctl show --help", argv[optind + 1]);
+	if (optind == argc)
+		return fail(options, EXIT_USAGE, "which session? shmctl sessions lists them");
+	if (!parse_session(argv[optind], &request.id))
+		return fail(options, EXIT_USAGE, "%s: that is no session; shmctl sessions lists them", argv[optind]);
 	return view_run(options, &view, show, &request);
 }
 
 const struct command command_show = {
 	.name = "show",
 	.summary = "one session whole: its lanes, memory, models, latency",
-	.usage = "Usage: shmctl show ID [-j] [--watch[=SECONDS]]\n"
+	.usage = "Usage: shmctl show SESSION [-j] [--watch[=TIME]]\n"
 		 "All that the statistics know of a session: shmctl sessions lists them. Exit status 1: there is none with this number that you\n"
 		 "may see.\n",
 	.run = run,
-	.arguments = "ID",
+	.arguments = "SESSION",
 	.options = own_options,
 };

@@ -191,7 +191,7 @@ static const struct inf_stats_model *same_model(const struct inf_stats_public *s
 static json_t *diff_models(bool as_json, const struct side *a, const struct side *b, double seconds)
 {
 	static const struct inf_stats_model none;
-	json_t *models = as_json ? json_object() : NULL;
+	json_t *models = as_json ? json_array() : NULL;
 
 	for (unsigned int i = 0; i < INF_STATS_MODELS; i++) {
 		const struct inf_stats_model *after = &b->stats->models[i], *before = same_model(a->stats, after);
@@ -202,7 +202,7 @@ static json_t *diff_models(bool as_json, const struct side *a, const struct side
 		before = before ? before : &none;
 		if (!name[0] || (after->n_requests == before->n_requests && after->n_batches == before->n_batches))
 			continue;
-		json = as_json ? json_object() : NULL;
+		json = as_json ? json_pack("{s:o, s:I}", "name", json_text(name), "version", (json_int_t)after->model_version) : NULL;
 		if (!as_json)
 			printf("%s:%" PRIu32 "\n", word_name(word, name), after->model_version);
 		print_figure(json, "requests", before->n_requests, after->n_requests, seconds);
@@ -211,24 +211,36 @@ static json_t *diff_models(bool as_json, const struct side *a, const struct side
 		print_figure(json, "batches", before->n_batches, after->n_batches, seconds);
 		print_figure(json, "served_ns", before->stages[INF_STAGE_SERVED].sum_ns, after->stages[INF_STAGE_SERVED].sum_ns, seconds);
 		if (json)
-			json_object_set_new(models, name, json);
+			json_array_append_new(models, json);
 	}
 	return models;
+}
+
+/* Requests by how they ended. */
+static json_t *diff_statuses(bool as_json, const struct side *a, const struct side *b, double seconds)
+{
+	json_t *statuses = as_json ? json_object() : NULL;
+
+	for (uint32_t i = 0; i < INF_STATUS_N; i++)
+		if (b->stats->n_status[i] != a->stats->n_status[i])
+			print_figure(statuses, inf_shm_status_name(i), a->stats->n_status[i], b->stats->n_status[i], seconds);
+	return statuses;
 }
 
 static int diff(const struct options *options, const char *first, const char *second)
 {
 	struct side a, b;
-	json_t *json = options->json ? json_object() : NULL, *models;
+	json_t *json = options->json ? json_object() : NULL, *statuses, *models;
 	double seconds;
 	int r = open_side(options, first, &a);
 
 	if (r == EXIT_OK)
 		r = open_side(options, second, &b);
 	if (r == EXIT_OK && (a.stats->head.start_ns != b.stats->head.start_ns || a.stats->head.pid != b.stats->head.pid))
-		r = fail(options, EXIT_UNHEALTHY, "two brokers, or one that was started anew in between: nothing to be compared");
+		r = fail(options, EXIT_UNHEALTHY, "two brokers, or one that was started anew in between: nothing to be compared; name two "
+					     "snapshots of one broker");
 	if (r == EXIT_OK && b.at_ns <= a.at_ns)
-		r = fail(options, EXIT_USAGE, "%s is the later one: the other way round", first);
+		r = fail(options, EXIT_USAGE, "%s is the later one; name it second: shmctl snapshot diff %s %s", first, second, first);
 	if (r) {
 		json_decref(json);
 		return r;
@@ -236,19 +248,19 @@ static int diff(const struct options *options, const char *first, const char *se
 	seconds = (double)(b.at_ns - a.at_ns) / 1e9;
 	if (!json)
 		printf("%.1f s between them\nbroker\n", seconds);
-	for (uint32_t i = 0; i < INF_STATUS_N; i++)
-		if (b.stats->n_status[i] != a.stats->n_status[i])
-			print_figure(json, inf_shm_status_name(i), a.stats->n_status[i], b.stats->n_status[i], seconds);
+	statuses = diff_statuses(options->json, &a, &b, seconds);
 	print_figure(json, "sessions", a.stats->n_sessions_total, b.stats->n_sessions_total, seconds);
-	print_figure(json, "sessions ended by the broker", a.stats->n_sessions_ended, b.stats->n_sessions_ended, seconds);
-	print_figure(json, "deaths of the executor", a.stats->n_executor_deaths, b.stats->n_executor_deaths, seconds);
+	print_figure(json, "sessions_ended", a.stats->n_sessions_ended, b.stats->n_sessions_ended, seconds);
+	print_figure(json, "executor_deaths", a.stats->n_executor_deaths, b.stats->n_executor_deaths, seconds);
 	print_figure(json, "wakes", a.stats->n_wakes, b.stats->n_wakes, seconds);
 	print_figure(json, "parks", a.stats->n_parks, b.stats->n_parks, seconds);
 	models = diff_models(options->json, &a, &b, seconds);
 	if (!json)
 		return EXIT_OK;
-	return print_json(options, "snapshot-diff",
-			  json_pack("{s:I, s:o, s:o}", "between_ns", (json_int_t)(b.at_ns - a.at_ns), "broker", json, "models", models));
+	json_object_set_new(json, "between_ns", json_integer((json_int_t)(b.at_ns - a.at_ns)));
+	json_object_set_new(json, "requests", statuses);
+	json_object_set_new(json, "models", models);
+	return print_json(options, "snapshot-diff", json);
 }
 
 static int run(const struct options *options, int argc, char **argv)

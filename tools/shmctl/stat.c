@@ -95,6 +95,11 @@ static int run_lines(const struct options *options, const struct view *view, uin
 
 	if (r)
 		return r;
+	r = stats_must_live(options, before.path);
+	if (r) {
+		look_free(&before);
+		return r;
+	}
 	r = look_status(options, &before);
 	table_begin(&table, columns, N_COLUMNS, view);
 	if (view->form == FORM_TSV)
@@ -140,10 +145,10 @@ static int run(const struct options *options, int argc, char **argv)
 			view.no_header = true;
 	}
 	if (argc - optind > 2)
-		return fail(options, EXIT_USAGE, "%s: stat takes SECONDS and COUNT", argv[optind + 2]);
-	if (optind < argc && parse_seconds(options, "stat", argv[optind], &every_ns))
+		return fail(options, EXIT_USAGE, "%s: stat takes a TIME and a COUNT", argv[optind + 2]);
+	if (optind < argc && parse_time(options, "stat", argv[optind], TIME_MIN_NS, &every_ns))
 		return EXIT_USAGE;
-	if (optind + 1 < argc && parse_count(options, "COUNT", argv[optind + 1], &n_lines))
+	if (optind + 1 < argc && parse_number(options, "COUNT", argv[optind + 1], UINT64_MAX, &n_lines))
 		return EXIT_USAGE;
 	lines.one_line = lines.round_reals = true;
 	return run_lines(&lines, &view, every_ns, n_lines);
@@ -152,11 +157,11 @@ static int run(const struct options *options, int argc, char **argv)
 const struct command command_stat = {
 	.name = "stat",
 	.summary = "a line per second: requests, batches, latency, load",
-	.usage = "Usage: shmctl stat [SECONDS] [COUNT] [-j] [-o tsv] [--no-header]\n"
-		 "What happened in each interval (default 1 s), COUNT times or until it is interrupted. BATCH is rows per batch; P50 and P99 how\n"
+	.usage = "Usage: shmctl stat [TIME] [COUNT] [-j] [-o tsv] [--no-header]\n"
+		 "What happened in each TIME (500ms, 10s; default 1s), COUNT times or until it is interrupted. BATCH is rows per batch; P50 and P99 how\n"
 		 "long requests took in the broker; FLY requests in flight, and QUEUE rows that wait, at the end of the interval; BUSY the share\n"
 		 "of the instances' time in which they ran a batch. With -j an object a line.\n",
 	.run = run,
-	.arguments = "SECONDS COUNT",
+	.arguments = "TIME COUNT",
 	.options = own_options,
 };

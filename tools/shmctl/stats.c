@@ -215,7 +215,8 @@ static void look_for_snapshot(const char *socket_path)
 
 	snprintf(folder, sizeof(folder), "%s", socket_path);
 	snprintf(path, sizeof(path), "%s/" SNAPSHOT_NAME, dirname(folder));
-	snapshot = json_load_file(path, 0, NULL);
+	/* A broker may have been started in its place. */
+	snapshot = access(socket_path, F_OK) == 0 ? NULL : json_load_file(path, 0, NULL);
 	snapshot_ns = (uint64_t)json_integer_value(json_object_get(snapshot, "monotonic_ns"));
 	json_decref(snapshot);
 }
@@ -223,6 +224,19 @@ static void look_for_snapshot(const char *socket_path)
 uint64_t stats_now_ns(void)
 {
 	return snapshot_ns ? snapshot_ns : monotonic_ns();
+}
+
+bool stats_are_snapshot(void)
+{
+	return snapshot_ns;
+}
+
+int stats_must_live(const struct options *options, const char *socket_path)
+{
+	if (!snapshot_ns)
+		return EXIT_OK;
+	return fail(options, EXIT_USAGE, "%s is a snapshot, in which nothing happens any more; name a broker's socket with --socket",
+		    socket_path);
 }
 
 static int find(const struct options *options, char *ret_path,

@@ -60,6 +60,11 @@ uint64_t stats_now_ns(void);
 /* What a snapshot keeps beside the files: SNAPSHOT_NAME in their folder. */
 #define SNAPSHOT_NAME "snapshot.json"
 
+/* Was the last file that was found a snapshot's (`shmctl snapshot save`)? Nothing will ever change in it. */
+bool stats_are_snapshot(void);
+/* For a command that waits for something to happen: EXIT_OK, or EXIT_USAGE after an error line where it is a snapshot. */
+int stats_must_live(const struct options *options, const char *socket_path);
+
 enum life stats_life(const struct inf_stats_head *head);
 const char *life_word(enum life life);
 

@@ -2,7 +2,7 @@
 /* table.c - lists: their options, their forms, again and again. */
 #define _GNU_SOURCE 1
 #include "tools/shmctl/table.h"
-#include <errno.h>
+#include "tools/shmctl/stats.h"
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -11,34 +11,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SECONDS_MAX	 86400.0
 #define TEXT_MAX	 512u
 
 /* --- the command line --- */
-
-int parse_seconds(const struct options *options, const char *what, const char *text, uint64_t *ret_ns)
-{
-	char *end;
-	double seconds = strtod(text, &end);
-
-	if (end == text || *end || !(seconds >= 0.001 && seconds <= SECONDS_MAX))
-		return fail(options, EXIT_USAGE, "%s takes seconds, 0.001 to %.0f, not \"%s\"", what, SECONDS_MAX, text);
-	*ret_ns = (uint64_t)(seconds * 1e9);
-	return EXIT_OK;
-}
-
-int parse_count(const struct options *options, const char *what, const char *text, uint64_t *ret_n)
-{
-	char *end;
-	unsigned long long n;
-
-	errno = 0;
-	n = strtoull(text, &end, 10);
-	if (end == text || *end || *text == '-' || errno || !n)
-		return fail(options, EXIT_USAGE, "%s takes a number from 1 on, not \"%s\"", what, text);
-	*ret_n = n;
-	return EXIT_OK;
-}
 
 int parse_form(const struct options *options, const char *text, struct view *view)
 {
@@ -56,7 +31,7 @@ static int take(const struct options *options, int c, struct view *view)
 	if (c == VIEW_WATCH && !optarg)
 		view->every_ns = WATCH_DEFAULT_NS;
 	if (c == VIEW_WATCH && optarg)
-		return parse_seconds(options, "--watch", optarg, &view->every_ns);
+		return parse_time(options, "--watch", optarg, TIME_MIN_NS, &view->every_ns);
 	return c == VIEW_FORM ? parse_form(options, optarg, view) : EXIT_OK;
 }
 
@@ -91,7 +66,7 @@ int view_run(const struct options *options, const struct view *view,
 		else if (again && view->form == FORM_PEOPLE)
 			putchar('\n');
 		r = show(&each, view, data);
-		if (fflush(stdout) || ferror(stdout))
+		if (fflush(stdout) || ferror(stdout) || stats_are_snapshot())
 			return r;
 		/* A broker may come; what else is wrong stays wrong. */
 		if (!again && r != EXIT_OK && r != EXIT_NOT_RUNNING)

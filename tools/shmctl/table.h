@@ -21,21 +21,16 @@ struct view {
 #define VIEW_OPTIONS                                                                              \
 	{ 'o', NULL, "tsv", "values between tabs, in ns and bytes" },                            \
 	{ 0, "no-header", NULL, "no line with the names of the columns" },                       \
-	{ 0, "watch", "[SECONDS]", "again and again; default each 2 s; with -j an object a line" }
+	{ 0, "watch", "[TIME]", "again and again, each TIME (500ms, 10s; default 2s); with -j an object a line" }
 #define WATCH_DEFAULT_NS 2000000000u
 enum { VIEW_FORM, VIEW_NO_HEADER, VIEW_WATCH, VIEW_N };
 
 /* next_option() that keeps the common ones to itself: returns one of the command's own, OPTIONS_END or OPTIONS_BAD. */
 int view_option(const struct options *options, const struct command *command, int argc, char **argv, struct view *view);
 
-/* Calls `show` once, or as --watch says until the output is closed; its last exit status. */
+/* Calls `show` once, or as --watch says until the output is closed; its last exit status. Of a snapshot there is one picture. */
 int view_run(const struct options *options, const struct view *view,
 	     int (*show)(const struct options *options, const struct view *view, void *data), void *data);
-
-/* A time of a command line, "0.5" seconds: 0 and ns, or EXIT_USAGE after an error line. At least 1 ms. */
-int parse_seconds(const struct options *options, const char *what, const char *text, uint64_t *ret_ns);
-/* A whole number, at least 1. */
-int parse_count(const struct options *options, const char *what, const char *text, uint64_t *ret_n);
 
 /* What -o takes; -j goes before it. */
 int parse_form(const struct options *options, const char *text, struct view *view);

@@ -180,7 +180,7 @@ enum { OPTION_BATCH, OPTION_N, OPTION_DELAY, OPTION_SORT, OPTION_FILTER, OPTION_
 static const struct command_option own_options[] = {
 	{ 'b', "batch", NULL, "pictures one below the other, for files; also with -j, an object a line" },
 	{ 'n', "count", "COUNT", "so many pictures, with --batch" },
-	{ 'd', "delay", "SECONDS", "between two looks; default 1" },
+	{ 'd', "delay", "TIME", "between two looks; 500ms, 10s; default 1s" },
 	{ 0, "sort", "req/s|p99|busy|errors|name", "the order of models, and of clients" },
 	{ 0, "filter", "TEXT", "only what has this in its name, or is of this process" },
 	{ 0, "color", "auto|always|never", "default: on a terminal that has them; NO_COLOR, CLICOLOR_FORCE" },
@@ -212,9 +212,9 @@ static int take(struct top *top, struct request *request, int c)
 		request->is_batch = true;
 		return EXIT_OK;
 	case OPTION_N:
-		return parse_count(options, "-n", optarg, &request->n_frames);
+		return parse_number(options, "-n", optarg, UINT64_MAX, &request->n_frames);
 	case OPTION_DELAY:
-		return parse_seconds(options, "-d", optarg, &top->every_ns);
+		return parse_time(options, "-d", optarg, TIME_MIN_NS, &top->every_ns);
 	case OPTION_SORT:
 		return parse_sort(options, optarg, &top->sort);
 	case OPTION_FILTER:
@@ -242,7 +242,8 @@ static int show(struct top *top, const struct request *request)
 	top->has_utf8 = screen_has_utf8();
 	top->has_colours = screen_has_colours(request->color);
 	top_rows(top);
-	r = request->is_batch ? run_batch(top, request->n_frames) : run_screen(top);
+	/* In a snapshot nothing changes: one picture. */
+	r = request->is_batch ? run_batch(top, stats_are_snapshot() ? 1 : request->n_frames) : run_screen(top);
 	top_free(top);
 	return r;
 }
@@ -270,7 +271,7 @@ static int run(const struct options *options, int argc, char **argv)
 const struct command command_top = {
 	.name = "top",
 	.summary = "live: models, what runs them, who asks them",
-	.usage = "Usage: shmctl top [-d SECONDS] [--batch [-n COUNT]] [--sort=KEY] [--filter=TEXT] [--color=WHEN] [-j]\n"
+	.usage = "Usage: shmctl top [-d TIME] [--batch [-n COUNT]] [--sort=KEY] [--filter=TEXT] [--color=WHEN] [-j]\n"
 		 "Models, below each the instances that run it and the clients that ask it. Keys: q quits, ? shows them all and says what the\n"
 		 "columns are; so does shmctl-top(1). A broker that ends is shown as gone, and the next one when it is there.\n",
 	.run = run,

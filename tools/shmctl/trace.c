@@ -18,8 +18,7 @@
 
 struct filter {
 	const char *model; /* NULL = all */
-	uint32_t pid;	   /* 0 = all */
-	uint32_t session;  /* 0 = all */
+	uint64_t pid, session; /* 0 = all */
 	uint64_t slow_ns;
 	uint64_t n_max, for_ns; /* 0 = no end */
 	bool no_header;
@@ -200,23 +199,12 @@ static int trace_all(const struct options *options, const struct filter *filter)
 int kernel_requests(const struct options *options, const struct kernel_filter *filter)
 {
 	const struct filter same = { .model = filter->model,
-				     .pid = (uint32_t)filter->pid,
+				     .pid = (uint64_t)filter->pid,
 				     .slow_ns = filter->slow_ns,
 				     .n_max = filter->n_max,
 				     .for_ns = filter->duration_ns };
 
 	return trace_all(options, &same);
-}
-
-static bool parse_number(const char *text, uint64_t max, uint64_t *ret)
-{
-	char *end;
-	unsigned long long value = strtoull(text, &end, 10);
-
-	if (end == text || *end || *text == '-' || *text == '+' || value == 0 || value > max)
-		return false;
-	*ret = value;
-	return true;
 }
 
 enum {
@@ -232,55 +220,46 @@ enum {
 	OPTION_SCHED
 };
 static const struct command_option own_options[] = {
-	[OPTION_MODEL] = { 'm', "model", "MODEL", "requests for that model" },
-	[OPTION_PID] = { 'p', "pid", "PID", "of that process" },
-	[OPTION_SESSION] = { 's', "session", "SESSION", "of that session" },
-	[OPTION_SLOW] = { 0, "slow", "TIME", "that took as long (5ms, 200us)" },
-	[OPTION_COUNT] = { 'n', NULL, "N", "as many, then end" },
-	[OPTION_FOR] = { 'd', NULL, "TIME", "for as long" },
-	[OPTION_NO_HEADER] = { 0, "no-header", NULL, "without the first line" },
+	[OPTION_MODEL] = { 'm', "model", "MODEL", "only requests for that model" },
+	[OPTION_PID] = { 'p', "pid", "PID", "only of that process" },
+	[OPTION_SESSION] = { 's', "session", "SESSION", "only of that session; shmctl sessions lists them" },
+	[OPTION_SLOW] = { 0, "slow", "TIME", "that took so long or longer (5ms, 200us)" },
+	[OPTION_COUNT] = { 'n', "count", "COUNT", "so many, then it ends" },
+	[OPTION_FOR] = { 'd', "duration", "TIME", "for so long (5s, 200ms), then it ends" },
+	[OPTION_NO_HEADER] = { 0, "no-header", NULL, "no line with the names of the columns" },
 	[OPTION_KERNEL] = { 0, "kernel", NULL, "by programs in the kernel, which also see who waits for a CPU:\nshmctl-kernel(1)" },
 	[OPTION_CLIENT] = { 0, "client", "FILE", KERNEL_CLIENT_TEXT },
 	[OPTION_SCHED] = { 0, "sched", KERNEL_SCHEDS, KERNEL_SCHED_TEXT },
 	{ 0 },
 };
 
-/* One option with its value. False where the value is none of it. */
-static bool take_option(struct filter *filter, int option, const char *value)
+/* One option with its value: EXIT_OK, or EXIT_USAGE after an error line. */
+static int take_option(const struct options *options, struct filter *filter, int option, const char *value)
 {
-	uint64_t number = 0;
-
 	switch (option) {
 	case OPTION_MODEL:
 		filter->model = value;
-		return true;
+		return EXIT_OK;
+	case OPTION_PID:
+		return parse_number(options, "-p", value, UINT32_MAX, &filter->pid);
+	case OPTION_SESSION:
+		return parse_number(options, "-s", value, UINT32_MAX, &filter->session);
 	case OPTION_SLOW:
-		return parse_duration(value, &filter->slow_ns);
-	case OPTION_FOR:
-		return parse_duration(value, &filter->for_ns) && filter->for_ns;
+		return parse_time(options, "--slow", value, 0, &filter->slow_ns);
 	case OPTION_COUNT:
-		return parse_number(value, UINT64_MAX, &filter->n_max);
-	case OPTION_NO_HEADER:
-		filter->no_header = true;
-		return true;
+		return parse_number(options, "-n", value, UINT64_MAX, &filter->n_max);
+	case OPTION_FOR:
+		return parse_time(options, "-d", value, TIME_MIN_NS, &filter->for_ns);
 	case OPTION_KERNEL:
 		filter->by_kernel = true;
-		return true;
+		return EXIT_OK;
 	case OPTION_SCHED:
-		return kernel_parse_sched(value, &filter->kernel.sched);
+		return kernel_take_sched(options, &filter->kernel, value);
 	case OPTION_CLIENT:
-		if (filter->kernel.n_client_paths == KERNEL_PATHS_MAX)
-			return false;
-		filter->kernel.client_paths[filter->kernel.n_client_paths++] = value;
-		return true;
+		return kernel_take_client(options, &filter->kernel, value);
 	default:
-		if (!parse_number(value, INT32_MAX, &number))
-			return false;
-		if (option == OPTION_PID)
-			filter->pid = (uint32_t)number;
-		else
-			filter->session = (uint32_t)number;
-		return true;
+		filter->no_header = true;
+		return EXIT_OK;
 	}
 }
 
@@ -289,12 +268,9 @@ static int run(const struct options *options, int argc, char **argv)
 	struct filter filter = { 0 };
 	int option;
 
-	while ((option = next_option(options, &command_trace, argc, argv)) != OPTIONS_END) {
-		if (option == OPTIONS_BAD)
+	while ((option = next_option(options, &command_trace, argc, argv)) != OPTIONS_END)
+		if (option == OPTIONS_BAD || take_option(options, &filter, option, optarg))
 			return EXIT_USAGE;
-		if (!take_option(&filter, option, optarg))
-			return fail(options, EXIT_USAGE, "%s: that is none; try shmctl trace --help", optarg);
-	}
 	if (optind < argc)
 		return fail(options, EXIT_USAGE, "%s: trace takes no argument; try shmctl trace --help", argv[optind]);
 	if (!filter.by_kernel)
@@ -312,9 +288,9 @@ static int run(const struct options *options, int argc, char **argv)
 const struct command command_trace = {
 	.name = "trace",
 	.summary = "each request as it is answered, with the time of each stage",
-	.usage = "Usage: shmctl trace [-m MODEL] [-p PID] [-s SESSION] [--slow TIME] [-n N] [-d TIME] [--no-header] [-j]\n"
-		 "One line for each request that is answered from now on, until Ctrl-C, N of them, or for a TIME (5s, 200ms):\n"
-		 "your own; for root and the broker's user all.\n"
+	.usage = "Usage: shmctl trace [-m MODEL] [-p PID] [-s SESSION] [--slow TIME] [-n COUNT] [-d TIME] [--no-header] [-j]\n"
+		 "One line for each request that is answered from now on, until Ctrl-C, for COUNT of them, or for a TIME:\n"
+		 "your own; where you are the broker's user or root all.\n"
 		 "  RING    from its submission until the broker took it       (by its client's clock)\n"
 		 "  QUEUE   in its model's queue\n"
 		 "  WAIT    dispatched, but behind another batch, or the instance slept\n"
