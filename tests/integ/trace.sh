@@ -45,6 +45,7 @@ done <<-'X'
 	kick 99999999999|that is no session
 	kick 1 2|2: one session at a time
 	show|which session\?
+	show 0|0: that is no session
 	show x|x: that is no session
 	show 1 2|2: one session at a time
 	stat x|stat takes a time

@@ -75,7 +75,7 @@ def accepted(validator, name, value):
         if validator.is_valid(value):
             yield f"{name}: a new member is accepted in object {i}, beside {', '.join(part)}"
         del part["something_new"]
-    for member in list(value):
+    for member in validator.schema["required"]:
         kept = value.pop(member)
         if validator.is_valid(value):
             yield f"{name}: it is accepted without {member}"

@@ -170,7 +170,7 @@ bool parse_session(const char *text, uint32_t *ret_session)
 	char *end;
 	unsigned long value = strtoul(text, &end, 10);
 
-	if (end == text || *end || *text == '-' || *text == '+' || value > UINT32_MAX)
+	if (end == text || *end || *text == '-' || *text == '+' || !value || value > UINT32_MAX)
 		return false;
 	*ret_session = (uint32_t)value;
 	return true;

@@ -222,7 +222,7 @@ static json_t *diff_statuses(bool as_json, const struct side *a, const struct si
 	json_t *statuses = as_json ? json_object() : NULL;
 
 	for (uint32_t i = 0; i < INF_STATUS_N; i++)
-		if (b->stats->n_status[i] != a->stats->n_status[i])
+		if (as_json || b->stats->n_status[i] != a->stats->n_status[i])
 			print_figure(statuses, inf_shm_status_name(i), a->stats->n_status[i], b->stats->n_status[i], seconds);
 	return statuses;
 }

@@ -96,6 +96,8 @@ static int run_lines(const struct options *options, const struct view *view, uin
 	if (r)
 		return r;
 	r = stats_must_live(options, before.path);
+	if (!r && before.life == LIFE_GONE)
+		r = fail(options, EXIT_NOT_RUNNING, "the broker at %s is gone; start infbroker anew", before.path);
 	if (r) {
 		look_free(&before);
 		return r;

@@ -39,8 +39,11 @@ static int run_batch(struct top *top, uint64_t n_frames)
 {
 	struct text text = { 0 };
 	uint64_t next_ns = top->now.taken_ns;
-	int r = look_status(top->options, &top->now);
+	int r;
 
+	if (top->now.life == LIFE_GONE)
+		return fail(top->options, EXIT_NOT_RUNNING, "the broker at %s is gone; start infbroker anew", top->now.path);
+	r = look_status(top->options, &top->now);
 	for (uint64_t i = 0; !r && (!n_frames || i < n_frames); i++) {
 		next_ns += top->every_ns;
 		while (screen_wait(next_ns) != SCREEN_TIME)
