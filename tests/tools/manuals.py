@@ -4,7 +4,9 @@
 a page has as its example, as C.
 
 options: what PROGRAM --help lists and what PAGE has as heads of paragraphs (.TP) are the same options. commands: the same for each
-command of PROGRAM, which PAGE describes under .SS NAME, or a page PROGRAM-NAME.1 beside it. Prints what differs; exit status 1 then.
+command of PROGRAM, which one of the pages describes under .SS NAME, or in its SYNOPSIS; options of several commands may stand in
+OPTIONS of their page. A SYNOPSIS has what --help calls the arguments. The first page names all commands and all pages. Prints what
+differs; exit status 1 then.
 """
 import os
 import re
@@ -63,24 +65,74 @@ def commands_in_help(text):
     return re.findall(r"^  ([a-z]+) {2,}", text, re.M)
 
 
-def check_commands(program, page):
-    text, name, general = read(page), os.path.basename(program), help_of(program)
-    described = section(text, "SH", "COMMANDS")
-    yield from differences(name, options_in_help(general), options_in_page(section(text, "SH", "OPTIONS")))
-    for command in commands_in_help(general):
-        own_page = os.path.join(os.path.dirname(page), f"{name}-{command}.1")
-        part = section(described, "SS", command)
-        if part is None:
-            yield f"{name} {command}: {page} has no section of it"
-            continue
-        if os.path.exists(own_page):
-            part = read(own_page)
-            if not re.search(rf"{name}\\?-{command} *\(1\)", plain(text)):
-                yield f"{name} {command}: {page} does not name {own_page}"
-        yield from differences(f"{name} {command}", options_in_help(help_of(program, command)), options_in_page(part))
-    for command in re.findall(r"^\.SS (\S+)$", described, re.M):
-        if command not in commands_in_help(general):
-            yield f"{name} {command}: it is in the page, not in --help"
+def arguments_in_help(text):
+    """MODEL, TIME: the words of the usage lines that stand for something."""
+    usage = re.match(r"Usage:.*\n(?: {4,}.*\n)*", text).group(0)
+    return set(re.findall(r"\b[A-Z]{2,}\b", usage))
+
+
+class Page:
+    def __init__(self, path, name):
+        self.path, self.text, self.name = path, read(path), name
+        self.own = re.sub(r"\.1$", "", os.path.basename(path)).removeprefix(f"{name}-")
+        self.is_main = self.own == name
+        synopsis = re.split(r"^\.br\n", section(self.text, "SH", "SYNOPSIS") or "", flags=re.M)
+        self.synopsis = [" ".join(plain(line) for line in part.splitlines()) for part in synopsis]
+
+    def parts(self, command):
+        """What it has under .SS COMMAND; without that, all of it where it is about nothing else. None: it is not about COMMAND."""
+        found = section(self.text, "SS", command)
+        if found is not None or self.is_main or not self.synopsis_of(command):
+            return found
+        is_alone = all(re.search(rf"^ *{self.name} {command}\b", part) for part in self.synopsis)
+        return self.text if is_alone else ""
+
+    def synopsis_of(self, command):
+        return "\n".join(part for part in self.synopsis if re.search(rf"^ *{self.name}\b.*\b{command}\b", part))
+
+    def shared(self):
+        """Its OPTIONS; those of the main page are all commands'."""
+        return options_in_page(self.general())
+
+    def general(self):
+        return "" if self.is_main else section(self.text, "SH", "OPTIONS") or ""
+
+
+def check_command(command, in_help, pages, name):
+    """The pages that have it must say all, and no more."""
+    about = [page for page in pages if page.parts(command) is not None]
+    if not about:
+        yield f"{name} {command}: no page has a section of it"
+    own = set().union(*(options_in_page(page.parts(command)) for page in about))
+    shared = set().union(*(page.shared() for page in about))
+    options = options_in_help(in_help)
+    yield from differences(f"{name} {command}", options, own | (shared & options))
+    words = " ".join(page.synopsis_of(command) + plain(page.general()) for page in about)
+    for word in sorted(arguments_in_help(in_help)):
+        if not re.search(rf"\b{word}\b", words):
+            yield f"{name} {command}: {word} of --help is in no SYNOPSIS and no OPTIONS"
+    if not pages[0].synopsis_of(command):
+        yield f"{name} {command}: {pages[0].path} does not have it in its SYNOPSIS"
+
+
+def check_commands(program, *paths):
+    """The first page is the program's, the others are of commands; links to them are the same page."""
+    name, general = os.path.basename(program), help_of(program)
+    pages = [Page(path, name) for path in paths if not os.path.islink(path)]
+    main = pages[0]
+    yield from differences(name, options_in_help(general), options_in_page(section(main.text, "SH", "OPTIONS")))
+    helps = {command: help_of(program, command) for command in commands_in_help(general)}
+    for command, text in helps.items():
+        yield from check_command(command, text, pages, name)
+    for page in pages:
+        for command in re.findall(r"^\.SS (\S+)$", section(page.text, "SH", "COMMANDS") or "", re.M):
+            if command not in helps:
+                yield f"{name} {command}: it is in {page.path}, not in --help"
+        described = [text for command, text in helps.items() if page.parts(command) is not None]
+        for option in sorted(page.shared() - set().union(*map(options_in_help, described))):
+            yield f"{page.path}: {option} is in OPTIONS, and no command of the page takes it"
+        if not page.is_main and not re.search(rf"{name}-{page.own} *\(1\)", plain(section(main.text, "SH", "SEE ALSO"))):
+            yield f"{main.path}: SEE ALSO does not name {page.path}"
 
 
 def example(page):

@@ -20,15 +20,23 @@ for page in "${pages[@]}"; do check "its NAME has its name: $page" named "$page"
 
 # --- against --help -------------------------------------------------------------------------------------------------
 
-check "--help and page: shmctl, all commands" manuals commands "$BUILD/shmctl" tools/shmctl/man/shmctl.1
+check "--help and page: shmctl, all commands" manuals commands "$BUILD/shmctl" tools/shmctl/man/shmctl{,-*}.1
 check "--help and page: infbroker" manuals options "$BUILD/infbroker" broker/man/infbroker.8
 check "--help and page: infbroker-executor" manuals options "$BUILD/infbroker-executor" broker/man/infbroker-executor.8
 check "--help and page: infbench" manuals options "$BUILD/infbench" tools/infbench/man/infbench.1
 check "--help and page: infclassify" manuals options "$BUILD/infclassify" tools/infclassify/man/infclassify.1
 # Would it be found?
-cp tools/shmctl/man/*.1 "$RUN"
+cp -P tools/shmctl/man/*.1 "$RUN"
 sed -i '/^\.SS version$/d' "$RUN/shmctl.1"
-says "a command that a page lacks" 1 'shmctl version: .* has no section of it' "$PY" -I tests/tools/manuals.py commands "$BUILD/shmctl" "$RUN/shmctl.1"
+broken=("$PY" -I tests/tools/manuals.py commands "$BUILD/shmctl" "$RUN"/shmctl{,-*}.1)
+says "a command that the pages lack" 1 'shmctl version: no page has a section of it' "${broken[@]}"
+sed -i '/^\.BR \\-\\-slow /,/^\.TP/d; /^\.IR SESSION \]$/d' "$RUN/shmctl-trace.1"
+says "an option that a page of commands lacks" 1 'shmctl trace: --slow is in --help, not in the page' "${broken[@]}"
+says "an argument that it lacks" 1 'shmctl trace: SESSION of --help is in no SYNOPSIS and no OPTIONS' "${broken[@]}"
+sed -i '/^\.BR shmctl\\-operate (1),$/d' "$RUN/shmctl.1"
+says "a page that SEE ALSO lacks" 1 'SEE ALSO does not name .*/shmctl-operate.1' "${broken[@]}"
+printf '.SH OPTIONS\n.TP\n.B \\-\\-frob\nFrobs.\n' >>"$RUN/shmctl-operate.1"
+says "an option that no command of a page takes" 1 'shmctl-operate.1: --frob is in OPTIONS, and no command of the page takes it' "${broken[@]}"
 sed '/^\.B \\-\\-builtin$/d' broker/man/infbroker.8 >"$RUN/infbroker.8"
 says "an option that a page lacks" 1 'infbroker: --builtin is in --help, not in the page' "$PY" -I tests/tools/manuals.py options "$BUILD/infbroker" "$RUN/infbroker.8"
 printf '.SH OPTIONS\n.TP\n.B \\-\\-frob\nFrobs.\n' >>"$RUN/infbroker.8"
