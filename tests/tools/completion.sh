@@ -13,6 +13,9 @@ touch "$RUN/files/a b.npy" "$RUN/files/picture.npy"
 says "for no shell" 2 'for which shell\? bash, zsh or fish' shmctl completion
 says "for an unknown shell" 2 'tcsh: only bash, zsh and fish are known' shmctl completion tcsh
 check "a broker" broker_start --builtin
+background "$BUILD/infbench" -q -t 600 -w 0 sleep >/dev/null 2>&1
+check "a session" within 10 sh -c "shmctl sessions | grep -q infbench"
+ID=$(shmctl -j sessions | "$PY" -I -c 'import json, sys; print(json.load(sys.stdin)["sessions"][0]["id"])')
 
 completes() { # SHELL LINE REGEX
 	says "$1: $2" 0 "$3" "$PY" -I tests/tools/complete.py "$1" "$RUN/script.$1" "$2"
@@ -34,6 +37,19 @@ for shell in bash zsh fish; do
 	completes $shell "shmctl infer -o $RUN/files/fol" 'files/folder/'
 	completes $shell "shmctl --socket $RUN/files/pic" 'files/picture.npy'
 	completes $shell 'shmctl completion fi' '^(shmctl completion )?fish'
+	completes $shell 'shmctl kick ' "(^|kick )$ID\\b"
+	completes $shell 'shmctl kick --yes ' "(^|yes )$ID\\b"
+	completes $shell 'shmctl show --watch ' "(^|watch )$ID\\b"
+	completes $shell 'shmctl trace -s ' "(^|-s )$ID\\b"
+	completes $shell 'shmctl trace -m slee' '(^|-m )sleep'
+	completes $shell 'shmctl latency slee' '(^|latency )sleep'
+	completes $shell 'shmctl snapshot sa' '(^|snapshot )save'
+	completes $shell 'shmctl snapshot di' '(^|snapshot )diff'
+	completes $shell "shmctl snapshot show $RUN/files/fol" 'files/folder/'
+	completes $shell "shmctl snapshot diff $RUN/files/folder $RUN/files/fol" 'folder .*files/folder/|^.*files/folder/'
+	completes $shell "shmctl profile -o $RUN/files/pic" 'files/picture.npy'
+	completes $shell 'shmctl rings -o t' '(^|-o )tsv'
+	completes $shell 'shmctl top --sort p' '(^|sort )p99'
 	completes $shell 'shmctl --vers' '^(shmctl )?--version'
 done
 check "bash at least is here" [ $n_shells -gt 0 ]

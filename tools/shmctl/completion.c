@@ -43,6 +43,12 @@ static bool is_last(const struct command_option *option)
 	return !option->letter && !option->name;
 }
 
+/* "[TIME]" stands behind a "=", or not at all: the next word is none of its. */
+static bool takes_word(const struct command_option *option)
+{
+	return option->value && option->value[0] != '[';
+}
+
 /* Calls `each` for every argument; `idx` is -1 for the one that stands for all further ones. */
 static void each_argument(const struct command *command, void (*each)(const struct command *command, int idx, const char *value))
 {
@@ -74,7 +80,7 @@ static void bash_values(const char *command, const struct command_option *option
 	for (; options && !is_last(options); options++) {
 		if (options->value && options->letter)
 			printf("\t%s:-%c) echo '%s' ;;\n", command, options->letter, options->value);
-		if (options->value && options->name)
+		if (takes_word(options) && options->name)
 			printf("\t%s:--%s) echo '%s' ;;\n", command, options->name, options->value);
 	}
 }
@@ -204,12 +210,14 @@ static void zsh_action(const char *value)
 /* An argument of _arguments, which lines go on to. */
 static void zsh_option(const struct command_option *option, const char *dashes, const char *name)
 {
-	printf(" \\\n\t\t'%s%s[", dashes, name);
+	printf(" \\\n\t\t'%s%s%s[", dashes, name, option->value && !takes_word(option) ? "=-" : "");
 	zsh_text(option->text);
 	putchar(']');
-	if (option->value) {
+	if (takes_word(option)) {
 		printf(":%s:", option->value);
 		zsh_action(option->value);
+	} else if (option->value) {
+		printf("::%s: ", option->value);
 	}
 	putchar('\'');
 }
@@ -311,7 +319,7 @@ static void fish_options(const char *command, const struct command_option *optio
 			printf(" -s %c", options->letter);
 		if (options->name)
 			printf(" -l %s", options->name);
-		if (options->value) {
+		if (takes_word(options)) {
 			fputs(is_kind(options->value, "FILE") ? " -r" : " -x", stdout);
 			fish_action(options->value);
 		}
