@@ -73,14 +73,15 @@ its_figures() { "$CTL" show "$id" -j | tr -d ' \n' | grep -q '"requests":3,.*"ac
 check "show: they are counted" within 10 its_figures
 json "show" 0 "d['schema'] == 'infbroker.show/1' and (d['id'], d['pid'], d['uid'], d['requests'], d['errors']) == ($id, $client, $(id -u), 3, 0) and
 	d['name'].startswith('ask ') and d['name'].isprintable() and [(m['model'], m['requests']) for m in d['models']] == [('identity:1', 3)] and
-	d['served_ns']['n'] == 3 == sum(n for _, n in d['served_ns']['buckets']) and 0 < d['served_ns']['p50'] <= d['served_ns']['p99'] and
+	d['served_ns']['n'] == 3 == sum(n for _, n in d['served_ns']['buckets']) and 0 < d['served_ns']['p50_ns'] <= d['served_ns']['p99_ns'] and
 	len(d['rings']) == 1 and {r['kind'] for r in d['regions']} >= {'request', 'output'} and
 	sum(r['bytes'] for r in d['regions'] if r['kind'] == 'output') == d['output_bytes']" "$CTL" show "$id" -j
 json "sessions: how long, and which models" 0 "[(s['requests'], [m['model'] for m in s['models']], 0 < s['p50_ns'] <= s['p99_ns']) for s in d['sessions']] ==
 	[(3, ['identity:1'], True)]" "$CTL" sessions -j
 says "show harms no terminal" 0 "^session +$id, pid $client, uid $(id -u), ask [^[:cntrl:]]*, connected for " "$CTL" show "$id"
 says "a session that there is not" 1 'no session 7777 that you may see' "$CTL" show 7777
-json "the same in JSON" 1 "d['exit_status'] == 1" "$CTL" show 4294967297 -j
+json "the same in JSON" 1 "d['exit_status'] == 1" "$CTL" show 7777 -j
+says "a number that is no session's" 2 '4294967297: that is no session' "$CTL" show 4294967297
 says "tabs" 0 "^$id	$client	ask [^	]*	0	3	3	0	[0-3]	(idle|active)\$" "$CTL" rings -o tsv --no-header
 says "and the names of columns" 0 '^session	pid	name	lane	accepted	posted	in_flight	unread	state$' "$CTL" rings -o tsv
 "$CTL" rings --watch=0.05 -j 2>/dev/null | head -n 3 >"$RUN/watched"

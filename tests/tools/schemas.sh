@@ -72,7 +72,7 @@ stream() { # SCHEMA LINES COMMAND...
 check "the schemas are strict" "$PY" tests/tools/validate.py tests/schemas
 
 STATE=", without a broker"
-for command in status models sessions "show 1" instances rings regions events "events -f" "sessions --watch" stat top latency "latency --history=1s" \
+for command in status models sessions "show 1" instances rings regions events "events -f" stat top latency "latency --history=1s" \
 	"latency -d 1s" trace profile "snapshot save $RUN/none" "snapshot diff $RUN/none $RUN/none" "drain --yes" resume \
 	"kick 1 --yes"; do
 	# shellcheck disable=SC2086
