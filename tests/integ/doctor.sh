@@ -53,6 +53,24 @@ well "the doctor's session ends" "$CTL" doctor -j
 no_sessions() { "$CTL" sessions -j | tr -d '\n ' | grep -q '"sessions":\[\]'; }
 check "and is seen no more" within 10 no_sessions
 
+# --- one that somebody drains; a snapshot, which is no broker -------------------------------------------------------
+
+"$CTL" drain --yes >/dev/null
+finds "one that is drained" 0 broker warn "pid $BROKER, refuses new requests: somebody said shmctl drain" '^shmctl resume$' "$CTL" doctor -j
+"$CTL" resume >/dev/null
+finds "and resumed, as was said" 0 broker ok "it runs, pid $BROKER" '' "$CTL" doctor -j
+"$CTL" snapshot save "$RUN/snapshot" >/dev/null
+OF_SNAPSHOT=("$CTL" --socket "$RUN/snapshot/socket")
+finds "a snapshot" 0 broker warn "^$RUN/snapshot/socket is a snapshot of a broker that had pid $BROKER: nothing runs there" \
+	'shmctl doctor without that --socket' "${OF_SNAPSHOT[@]}" doctor -j
+json "nothing but what it has kept is judged" 0 "sorted({c['check'] for c in d['checks']}) == ['broker', 'executor', 'models', 'version'] and
+	d['failures'] == 0" "${OF_SNAPSHOT[@]}" doctor -j
+background "$BUILD/infbroker" --builtin --socket "$RUN/snapshot/socket" 2>/dev/null
+check "a broker in a snapshot's folder" within 10 test -S "$RUN/snapshot/socket"
+runs_there() { "${OF_SNAPSHOT[@]}" status | grep -q "^broker    running, pid $LAST,"; }
+check "is a broker" within 10 runs_there
+kill "$LAST"
+
 # --- io_uring -------------------------------------------------------------------------------------------------------
 
 loop=$("$PY" -I -c 'import json, sys; print(json.load(sys.stdin)["loop"])' < <("$CTL" status -j))

@@ -232,6 +232,17 @@ says "show" 0 '^broker +snapshot, pid' "$CTL" snapshot show "$RUN/stopped"
 says "its models" 0 '^add_sub +1 ready' "$CTL" snapshot show "$RUN/stopped"
 says "its sessions" 0 ' infbench ' "$CTL" snapshot show "$RUN/stopped"
 json "other commands read it as well" 0 "d['state'] == 'snapshot'" "$CTL" --socket "$RUN/stopped/socket" status -j
+for command in stat 'events -f' 'latency -d 1' 'latency --history 1' trace "profile -o $RUN/none" 'drain --yes' resume 'kick 1 --yes' \
+	"snapshot save $RUN/none"; do
+	# shellcheck disable=SC2086
+	says "of a snapshot: $command" 2 "$RUN/stopped/socket is a snapshot" "$CTL" --socket "$RUN/stopped/socket" $command
+done
+for command in 'instances --watch' 'sessions --watch=1' 'top --batch' 'top --batch -n 3'; do
+	# shellcheck disable=SC2086
+	says "one picture of a snapshot: $command" 0 . timeout 5 "$CTL" --socket "$RUN/stopped/socket" $command
+	check "and not a second one: $command" test "$(grep -c '^ *ID \|^infbroker ' "$RUN/said")" = 1
+done
+says "a model of a snapshot" 0 'is a snapshot: this is from its statistics' "$CTL" --socket "$RUN/stopped/socket" models
 says "a folder that is none" 3 'no broker runs at' "$CTL" snapshot show "$RUN/nowhere"
 tracer last -d 30
 kill -KILL "$BROKER"
