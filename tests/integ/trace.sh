@@ -36,8 +36,8 @@ done <<-'X'
 	latency -n 2|-n goes with --history
 	latency --history 1 --dist|--history goes with neither -d nor --dist
 	latency a b|b: one model, or all
-	snapshot|save FOLDER, show FOLDER
-	snapshot save|save FOLDER, show FOLDER
+	snapshot|what to do\? save FOLDER, show FOLDER
+	snapshot save|what to do\? save FOLDER, show FOLDER
 	snapshot keep x|save FOLDER, show FOLDER
 	kick|which session\?
 	kick x|x: that is no session
@@ -158,7 +158,7 @@ json "its file has each request, each stage, each batch, and arrows between them
 	any(x['ph'] == 'C' for x in e) and all(x['ts'] >= 0 or x['ph'] in 'be' for x in e) and
 	d['otherData']['requests'] == 215)(d['traceEvents'])" cat "$RUN/profile.json"
 json "what it says of it" 0 "d['requests'] == 215 and d['lost'] == 0 and d['schema'] == 'infbroker.profile/1'" cat "$RUN/profile.said"
-says "a file that cannot be written" 1 'No such file or directory' "$CTL" profile -d 0.1 -o "$RUN/nowhere/x"
+says "a file that cannot be written" 1 'No such file or directory; name another file with -o' "$CTL" profile -d 0.1 -o "$RUN/nowhere/x"
 
 # --- drain, resume, kick ----------------------------------------------------------------------------------------------
 

@@ -367,6 +367,6 @@ const struct command command_models = {
 		 "the measured time of a batch of\n"
 		 "1, 2, 4, ... rows, and how long requests waited and ran. BATCH is the size with "
 		 "the best measured rate, and the\n"
-		 "largest.\n",
+		 "largest. A broker that is stopped or gone (exit status 3) is not asked: its statistics know no inputs and outputs.\n",
 	.run = run,
 };

@@ -69,7 +69,7 @@ static int ask(const struct options *options, int socket_fd, const struct inf_ct
 	if (r == -EAGAIN)
 		return fail(options, EXIT_TIMED_OUT, "the broker does not answer; shmctl status says in what state it is");
 	if (r)
-		return fail(options, EXIT_UNHEALTHY, "the broker broke off: %s", inf_ctl_fault_name(r));
+		return fail(options, EXIT_UNHEALTHY, "the broker broke off: %s; its log says why", inf_ctl_fault_name(r));
 	if (ret_msg->head.type == type && n_fds == (ret_fd ? 1u : 0u)) {
 		if (ret_fd)
 			*ret_fd = fds[0];

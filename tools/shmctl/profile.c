@@ -262,7 +262,7 @@ static int finish(struct profile *profile, const char *output, const struct trac
 			       ",\"batches\":%" PRIu64 ",\"lost\":%" PRIu64 "}}\n",
 		profile->n_requests, profile->n_batches, trace->n_lost);
 	if (ferror(profile->file) || fclose(profile->file) != 0)
-		return fail(options, EXIT_UNHEALTHY, "%s: %s", output, strerror(errno));
+		return fail(options, EXIT_UNHEALTHY, "%s: %s; it is not whole, name another file with -o", output, strerror(errno));
 	if (options->json)
 		print_json(options, "profile",
 			   json_pack("{s:o, s:I, s:I, s:I, s:b}", "file", json_text(output), "requests",
@@ -296,7 +296,7 @@ static int profile_to(const struct options *options, uint64_t for_ns, const char
 	}
 	profile->file = fopen(output, "we");
 	if (!profile->file) {
-		r = fail(options, EXIT_UNHEALTHY, "%s: %s", output, strerror(errno));
+		r = fail(options, EXIT_UNHEALTHY, "%s: %s; name another file with -o", output, strerror(errno));
 	} else {
 		catch_interrupts();
 		profile->start_ns = monotonic_ns();

@@ -108,11 +108,10 @@ const struct command command_sessions = {
 	.name = "sessions",
 	.summary = "who is connected, what they have in flight and hold",
 	.usage = "Usage: shmctl sessions [-j] [-o tsv] [--no-header] [--watch[=TIME]]\n"
-		 "One line per session that you may see: yours, or all where you are the broker's "
-		 "user or root. Needs no answer\n"
-		 "from the broker. HELD is answers whose memory has not been used again yet; INPUTS "
-		 "and OUTPUTS are its memory,\n"
-		 "DEVICE what it holds of the device that models run on; P50 and P99 is how long its requests took in the broker.\n"
+		 "One line per session that you may see: yours, or all where you are the broker's user or root. Needs no answer from the\n"
+		 "broker; of one that is gone it is what it left (exit status 3). HELD is answers whose memory has not been used again\n"
+		 "yet; INPUTS and OUTPUTS are its memory, DEVICE what it holds of the device that models run on; P50 and P99 is how long\n"
+		 "its requests took in the broker.\n"
 		 "shmctl show SESSION says more about one.\n",
 	.run = run,
 	.options = own_options,

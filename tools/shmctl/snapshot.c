@@ -114,7 +114,7 @@ static int save(const struct options *options, const char *folder)
 	if (!saving.error)
 		stats_each_file(socket_path, save_file, &saving);
 	if (saving.error)
-		return fail(options, EXIT_UNHEALTHY, "%s: %s", saving.path, strerror(-saving.error));
+		return fail(options, EXIT_UNHEALTHY, "%s: %s; name another folder", saving.path, strerror(-saving.error));
 	if (write_facts(folder, socket_path, life) < 0)
 		return fail(options, EXIT_UNHEALTHY, "%s/" SNAPSHOT_NAME " cannot be written: %s", folder, strerror(errno));
 	if (options->json)
@@ -271,7 +271,7 @@ static int run(const struct options *options, int argc, char **argv)
 		return show(options, argv[2]);
 	if (argc == 4 && !strcmp(argv[1], "diff"))
 		return diff(options, argv[2], argv[3]);
-	return fail(options, EXIT_USAGE, "save FOLDER, show FOLDER, or diff FOLDER FOLDER; try shmctl snapshot --help");
+	return fail(options, EXIT_USAGE, "what to do? save FOLDER, show FOLDER, or diff FOLDER FOLDER; try shmctl snapshot --help");
 }
 
 const struct command command_snapshot = {
@@ -279,8 +279,8 @@ const struct command command_snapshot = {
 	.summary = "keep the statistics as they are now, look at them later, compare two",
 	.usage = "Usage: shmctl snapshot save FOLDER | show FOLDER | diff FOLDER FOLDER [-j]\n"
 		 "save copies the statistics files that you may read into a new FOLDER, also of a broker that is stopped or gone. show\n"
-		 "is status, models and sessions of it; every command that reads statistics takes --socket FOLDER/socket. diff says\n"
-		 "what was counted between two snapshots of one broker.\n",
+		 "is status, models and sessions of it; every other command that shows something takes --socket FOLDER/socket. diff\n"
+		 "says what was counted between two snapshots of one broker, the earlier one first.\n",
 	.run = run,
 	.arguments = "save|show|diff FOLDER...",
 };

@@ -183,7 +183,7 @@ enum { OPTION_BATCH, OPTION_N, OPTION_DELAY, OPTION_SORT, OPTION_FILTER, OPTION_
 static const struct command_option own_options[] = {
 	{ 'b', "batch", NULL, "pictures one below the other, for files; also with -j, an object a line" },
 	{ 'n', "count", "COUNT", "so many pictures, with --batch" },
-	{ 'd', "delay", "TIME", "between two looks; 500ms, 10s; default 1s" },
+	{ 'd', "delay", "TIME", "between two looks (500ms, 10s; default 1s)" },
 	{ 0, "sort", "req/s|p99|busy|errors|name", "the order of models, and of clients" },
 	{ 0, "filter", "TEXT", "only what has this in its name, or is of this process" },
 	{ 0, "color", "auto|always|never", "default: on a terminal that has them; NO_COLOR, CLICOLOR_FORCE" },
