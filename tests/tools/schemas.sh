@@ -72,6 +72,7 @@ stream() { # SCHEMA LINES COMMAND...
 check "the schemas are strict" "$PY" tests/tools/validate.py tests/schemas
 
 STATE=", without a broker"
+stream error 2 sessions --watch=0.05
 for command in status models sessions "show 1" instances rings regions events "events -f" stat top latency "latency --history=1s" \
 	"latency -d 1s" trace profile "snapshot save $RUN/none" "snapshot diff $RUN/none $RUN/none" "drain --yes" resume \
 	"kick 1 --yes"; do
@@ -135,6 +136,7 @@ valid drain 0 drain --yes
 valid resume 0 resume
 valid kick 0 kick "$("$CTL" -j sessions | jq '.sessions[] | select(.name == "infbench").id')" --yes
 valid error 1 kick 4000000000 --yes
+valid error 1 show 4000000000 --watch
 valid error 2 kick 1
 within 10 has_ended "$BENCH"
 valid sessions 0 sessions

@@ -4,7 +4,6 @@
 #include "tools/shmctl/table.h"
 #include "tools/shmctl/stats.h"
 #include <inttypes.h>
-#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
