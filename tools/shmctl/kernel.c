@@ -21,13 +21,13 @@
 #define REFRESH_NS 200000000u
 #define SWEEP_NS 10000000000ull
 
-static bool is_over(const struct kernel *kernel, uint64_t now_ns)
+static bool is_over(const struct kernel *kernel, bool wants_events, uint64_t now_ns)
 {
 	const struct kernel_filter *filter = kernel->filter;
+	uint64_t n = wants_events ? kernel->n_shown : kernel->bpf->bss->counts.n_requests;
 
 	return is_interrupted() || (filter->duration_ns && now_ns >= kernel->begin_ns + filter->duration_ns) ||
-	       (filter->n_max && (kernel->n_shown >= filter->n_max ||
-				  kernel->bpf->bss->counts.n_requests >= filter->n_max));
+	       (filter->n_max && n >= filter->n_max);
 }
 
 static void follow(struct kernel *kernel, struct ring_buffer *ring)
@@ -35,7 +35,7 @@ static void follow(struct kernel *kernel, struct ring_buffer *ring)
 	uint64_t refreshed_ns = monotonic_ns(), swept_ns = refreshed_ns, now_ns = refreshed_ns;
 	char why[256];
 
-	for (; !is_over(kernel, now_ns); now_ns = monotonic_ns()) {
+	for (; !is_over(kernel, ring, now_ns); now_ns = monotonic_ns()) {
 		/* Woken only where much has come; else we look. */
 		if (ring) {
 			ring_buffer__poll(ring, POLL_MS);

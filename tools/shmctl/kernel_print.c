@@ -313,6 +313,7 @@ static void print_cost(const struct kernel *kernel)
 void kernel_print_end(struct kernel *kernel)
 {
 	const struct kernel_counts *counts = &kernel->bpf->bss->counts;
+	uint64_t n_requests = costs_of(kernel).n_requests; /* ours or not */
 
 	if (counts->n_dropped)
 		fprintf(stderr, "%" PRIu64 " requests were not shown: we were too slow; --slow or -m show fewer\n",
@@ -325,10 +326,9 @@ void kernel_print_end(struct kernel *kernel)
 	if (counts->n_too_old)
 		fprintf(stderr, "%" PRIu64 " times a thread's history did not go back far enough: parts of run queues are "
 				"missing\n", (uint64_t)counts->n_too_old);
-	if (counts->n_requests && counts->n_parks)
+	if (n_requests && counts->n_parks)
 		fprintf(stderr, "the front waited in io_uring %.2f times a request, and was told %.2f events\n",
-			(double)counts->n_parks / (double)counts->n_requests,
-			(double)counts->n_cqes / (double)counts->n_requests);
+			(double)counts->n_parks / (double)n_requests, (double)counts->n_cqes / (double)n_requests);
 	print_cost(kernel);
 }
 
