@@ -33,6 +33,9 @@ if other_user; then
 		"${OTHER[@]}" latency --source=bpf -d 0.2 -j
 	says "without rights: the broker's own trace" 0 'source: the broker.s own trace' \
 		"${OTHER[@]}" trace --kernel -d 0.2
+	some=+bpf,+perfmon
+	says "with CAP_BPF and CAP_PERFMON alone: what more it takes" 0 'CAP_SYS_ADMIN for probes.*CAP_SYS_PTRACE' \
+		setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=$some --ambient-caps=$some "$RUN/bin/shmctl" latency --source=bpf -d 0.2
 else
 	skip "without rights" "there is no second user, or no setpriv"
 fi

@@ -124,8 +124,13 @@ static int watch_front(struct kernel *kernel, uint32_t pid)
 	static const char *const names[2] = { "dispatch", "complete" };
 	struct watched_file *file;
 	char path[64];
+	int fd;
 
 	snprintf(path, sizeof(path), "/proc/%u/exe", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC); /* access(2) would not count our capabilities */
+	if (fd < 0)
+		return errno == ENOENT ? -ESRCH : -errno; /* -ENOENT is for a probe that is not there */
+	close(fd);
 	file = file_of(kernel, path);
 	return file ? attach(file, path, "infbroker", programs, names) : 0;
 }
@@ -276,9 +281,11 @@ int kernel_refresh(struct kernel *kernel, char *why, size_t why_bytes)
 		snprintf(why, why_bytes, "this broker has no probes: it was built without systemtap-sdt-dev, or is of another version");
 		return EXIT_OTHER_VERSION;
 	}
+	if (r == -ESRCH) /* it ends just now: the next look says so */
+		return EXIT_OK;
 	if (r) {
-		snprintf(why, why_bytes, "cannot attach to the broker, pid %u: %s; it takes CAP_BPF and CAP_PERFMON", pid,
-			 strerror(-r));
+		snprintf(why, why_bytes, "cannot attach to the broker, pid %u: %s; it takes CAP_SYS_ADMIN for probes "
+			 "(perf_event_open) and CAP_SYS_PTRACE for a process that is no one's to look at", pid, strerror(-r));
 		return EXIT_NO_PERMISSION;
 	}
 	if (kernel->sched != KERNEL_SCHED_NONE) {
@@ -495,7 +502,7 @@ int kernel_load(struct kernel *kernel, char *why, size_t why_bytes)
 		snprintf(why, why_bytes, "the kernel takes no programs from us: %s; %s", strerror(-r),
 			 is_locked_down() ? "it is locked down (lockdown=confidentiality), also for root" :
 			 r == -EPERM ?
-				"it takes CAP_BPF and CAP_PERFMON: as root, or setcap cap_bpf,cap_perfmon,cap_dac_read_search,cap_sys_ptrace+ep shmctl" :
+				"it takes CAP_BPF and CAP_PERFMON: as root, or setcap cap_bpf,cap_perfmon,cap_sys_admin,cap_sys_ptrace,cap_dac_read_search+ep shmctl" :
 				"SHMCTL_LIBBPF=1 shows what it says");
 		return r == -EPERM ? EXIT_NO_PERMISSION : EXIT_UNHEALTHY;
 	}
