@@ -7,7 +7,7 @@ cd "$(dirname "$0")/../.." || exit 1
 . tests/support/broker.sh
 . tests/support/expect.sh
 CTL=$BUILD/shmctl
-TIMED=$BUILD/tests/kernel_timed
+TIMED=$BUILD/tests/timed
 stages() { "$PY" -I tests/support/kernel_stages.py "$@"; }
 
 says "another source" 2 'takes statistics or bpf, not "tea"' "$CTL" latency --source=tea
@@ -58,8 +58,10 @@ traced() {
 	kill -INT "$TRACE"
 	ends "$TRACE"
 }
+# What else runs on this machine may take a CPU at the wrong moment, not three times.
+thrice() { "$@" || "$@" || "$@"; }
 # asked MODEL N [PAUSE_US] : that many requests, traced.
-asked() { timeout 60 "${AT[@]}" "$TIMED" "$@" >"$RUN/timed"; }
+asked() { timeout 60 "${AT[@]}" "$TIMED" "$1" "$2" 0 "${3-0}" >"$RUN/timed"; }
 # The rest of the machine keeps out: all of ours is real-time, a burst more so. With pauses, or what else there is gets its
 # share all the same (sched_rt_runtime_us, the fair server).
 FRONT=$BROKER EXECUTOR=$(executor_pid)
@@ -75,9 +77,9 @@ compare() { # SCHED MODEL N PERCENT
 	trace --sched "$1" && asked "$2" "$3" 1000 && traced && stages same "$RUN/trace" "$RUN/timed" "$4"
 }
 can_place && check "places" place "${cpus[1]}" "${cpus[0]}" "${cpus[1]}"
-check "2000 requests, probes and typed tracepoints: the client's own time" compare btf spin 2000 95
+check "2000 requests, probes and typed tracepoints: the client's own time" thrice compare btf spin 2000 95
 cat "$RUN/out"
-check "probes alone" compare none spin 500 95
+check "probes alone" thrice compare none spin 500 95
 says "and what that lacks" 0 'source: probes alone' cat "$RUN/trace.err"
 if unshare -m true 2>/dev/null; then
 	in_tracefs='mountpoint -q /sys/kernel/tracing || mount -t tracefs tracefs /sys/kernel/tracing; exec "$@"'
@@ -88,7 +90,7 @@ if unshare -m true 2>/dev/null; then
 		within 20 grep -q 'source: ' "$RUN/trace.err" && asked spin 500 1000 && traced && grep -q classic "$RUN/trace.err" &&
 			stages same "$RUN/trace" "$RUN/timed" 95 && stages most "$RUN/trace" 0.6 run_cpu+run_preempted+executor_runq+client_runq
 	}
-	check "classic tracepoints" classic
+	check "classic tracepoints" thrice classic
 	says "no tracefs: said, and probes alone" 0 'no classic tracepoints.*tracefs is not mounted' \
 		unshare -m bash -c "$no_tracefs" - "$CTL" latency --source=bpf --sched tracepoint -d 0.1
 else
@@ -112,17 +114,17 @@ elif ! can_place; then
 	skip "delays in their stages" "they take two CPUs and the right to real-time priorities"
 else
 	check "places" place "${cpus[0]}" "${cpus[1]}" "${cpus[1]}"
-	N=4000 check "the front without a CPU" delayed "${cpus[0]}" add_sub 3000000 broker_runq+done_runq
+	N=4000 check "the front without a CPU" thrice delayed "${cpus[0]}" add_sub 3000000 broker_runq+done_runq
 	cat "$RUN/out"
 	check "places" place "${cpus[1]}" "${cpus[1]}" "${cpus[0]}"
-	N=400 check "the client woken and without a CPU" delayed "${cpus[0]}" sleep 4500000 client_runq
+	N=400 check "the client woken and without a CPU" thrice delayed "${cpus[0]}" sleep 4500000 client_runq
 	cat "$RUN/out"
 	check "places" place "${cpus[1]}" "${cpus[0]}" "${cpus[1]}"
-	N=400 check "the executor without a CPU, in the middle of a batch" delayed "${cpus[0]}" spin 4500000 run_preempted+executor_runq
+	N=400 check "the executor without a CPU, in the middle of a batch" thrice delayed "${cpus[0]}" spin 4500000 run_preempted+executor_runq
 	cat "$RUN/out"
 	slow() { trace && asked "$1" 200 2000 && traced && stages most "$RUN/trace" 0.6 "$2"; }
-	check "a slow batch that computes" slow spin run_cpu
-	check "a slow batch that sleeps" slow sleep run_blocked
+	check "a slow batch that computes" thrice slow spin run_cpu
+	check "a slow batch that sleeps" thrice slow sleep run_blocked
 	behind() { # another client keeps the one instance busy
 		background "$TIMED" spin 900000 >"$RUN/other"
 		local other=$LAST rc=0
@@ -151,12 +153,12 @@ found() { # a static client that is connected already
 	background "$TIMED" sleep 900000 >"$RUN/other"
 	local other=$LAST rc=0
 	within 10 eval '"$CTL" sessions -j | grep -q "\"pid\": $LAST"' || rc=1
-	timeout 20 "$CTL" trace --kernel -j -c "$other" -n 10 >"$RUN/trace" 2>"$RUN/trace.err" || rc=1
+	timeout 20 "$CTL" trace --kernel -j -p "$other" -n 10 >"$RUN/trace" 2>"$RUN/trace.err" || rc=1
 	kill -KILL "$other"
 	ends "$other"
 	[ $rc -eq 0 ] && [ "$(grep -c "\"pid\":$other," "$RUN/trace")" = 10 ]
 }
-check "a client is found by its session, and -c" found
+check "a client is found by its session, and -p" found
 many() { # of two processes with eight in flight each, through the shared library
 	background "$CTL" trace --kernel -j >"$RUN/trace" 2>"$RUN/trace.err"
 	TRACE=$LAST

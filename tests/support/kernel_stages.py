@@ -21,7 +21,7 @@ def load(path):
 
 def same(events, timed, percent):
     with open(timed, encoding="utf-8") as file:
-        own = [int(line) for line in file]
+        own = [int(returned) - int(before) for before, _, returned in (line.split() for line in file)]
     if len(events) != len(own):
         return f"{len(events)} requests were seen, {len(own)} were made"
     for event in events:
