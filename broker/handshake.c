@@ -20,6 +20,7 @@
 #include "broker/session.h"
 #include "broker/session_internal.h"
 #include "broker/stats.h"
+#include "broker/trace.h"
 #include "shm/atomics.h"
 #include "shm/region.h"
 
@@ -227,7 +228,7 @@ static void fill_head(const struct broker *broker, struct session *session)
 	head->spin_ns = broker->spin_ns;
 	head->must_yield = broker->one_cpu;
 	inf_store32(&head->may_spin.v, 0);
-	inf_store32(&head->must_stamp.v, broker->tracers != NULL);
+	inf_store32(&head->must_stamp.v, trace_is_wanted(broker, session->uid));
 	/* Release: pairs with the client's acquire; READY says the same. */
 	inf_store64_release(&head->magic, INF_RESPONSE_MAGIC);
 }

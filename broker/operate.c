@@ -88,8 +88,10 @@ static void trace(struct broker *broker, struct session *session, uint32_t cooki
 	int fd = trace_begin(broker, session, may_all(session));
 
 	if (fd < 0) {
-		session_refuse(broker, session, cookie, fd, INF_OK, "no memory for a trace: %s",
-			       fd == -EDQUOT ? "over this user's or the broker's limit" : strerror(-fd));
+		session_refuse(broker, session, cookie, fd, INF_OK, "no trace: %s",
+			       fd == -EDQUOT  ? "its memory is over this user's or the broker's limit"
+			       : fd == -EBUSY ? "too many are watched already; end one of them"
+					      : strerror(-fd));
 		return;
 	}
 	session->state = SESSION_TRACER;

@@ -221,6 +221,8 @@ static void finish(struct broker *broker, const struct instance *instance, const
 	struct job *job = (struct job *)part->item;
 	enum inf_status status = (enum inf_status)result->status[part - batch->parts];
 
+	/* All of the part that ended last: one that was dispatched later may have ended before. */
+	job->dispatched_ns = batch->dispatched_ns;
 	job->begun_ns = result->begun_ns;
 	job->work_ns = result->ended_ns - result->begun_ns;
 	job->instance = instance->idx;

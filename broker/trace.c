@@ -13,6 +13,9 @@
 #include <errno.h>
 #include <unistd.h>
 
+#define TRACERS_MAX	 16u
+#define USER_TRACERS_MAX 4u
+
 /* Never waits: a slow reader finds that it was overtaken. */
 static void put(struct session *tracer, const struct inf_trace_record *record)
 {
@@ -29,10 +32,24 @@ static void put(struct session *tracer, const struct inf_trace_record *record)
 	inf_store64_release(&tracer->trace->next.v, tracer->trace_next);
 }
 
+static bool sees(const struct session *tracer, uid_t uid)
+{
+	return tracer->trace->uid == UINT32_MAX || tracer->trace->uid == uid;
+}
+
+bool trace_is_wanted(const struct broker *broker, uid_t uid)
+{
+	const struct session *tracer = broker->tracers;
+
+	while (tracer && !sees(tracer, uid))
+		tracer = tracer->next_tracer;
+	return tracer;
+}
+
 static void put_all(struct broker *broker, const struct inf_trace_record *record)
 {
 	for (struct session *tracer = broker->tracers; tracer; tracer = tracer->next_tracer)
-		if (tracer->trace->uid == UINT32_MAX || tracer->trace->uid == record->uid)
+		if (sees(tracer, record->uid))
 			put(tracer, record);
 }
 
@@ -55,8 +72,11 @@ static struct inf_trace_record record_of(const struct broker *broker, const stru
 
 void trace_job(struct broker *broker, const struct job *job, enum inf_status status)
 {
-	struct inf_trace_record record = record_of(broker, job->lane, job->pos, job->stamp, job->accepted_ns);
+	struct inf_trace_record record;
 
+	if (!trace_is_wanted(broker, job->session->uid))
+		return;
+	record = record_of(broker, job->lane, job->pos, job->stamp, job->accepted_ns);
 	record.tag = job->tag;
 	record.rows = job->rows;
 	record.status = (uint16_t)status;
@@ -76,9 +96,12 @@ void trace_job(struct broker *broker, const struct job *job, enum inf_status sta
 
 void trace_answer(struct broker *broker, const struct lane *lane, const struct intake_result *result)
 {
-	/* Its position is the last one that was taken. */
-	struct inf_trace_record record = record_of(broker, lane, lane->sq.head - 1, result->stamp, broker->now_ns);
+	struct inf_trace_record record;
 
+	if (!trace_is_wanted(broker, lane->session->uid))
+		return;
+	/* Its position is the last one that was taken. */
+	record = record_of(broker, lane, lane->sq.head - 1, result->stamp, broker->now_ns);
 	record.tag = result->tag;
 	record.rows = result->rows;
 	record.status = (uint16_t)result->status;
@@ -89,20 +112,36 @@ void trace_answer(struct broker *broker, const struct lane *lane, const struct i
 
 /* --- cold ------------------------------------------------------------------------------------------------- */
 
-/* Who is not traced by anybody need not stamp; which sessions that are is not worth keeping apart. */
+/* A user who traces what is his own costs nobody else anything. */
 static void tell_clients(struct broker *broker)
 {
-	for (uint32_t i = 0; i < broker->config->sessions_max; i++)
-		if (broker->sessions[i] && broker->sessions[i]->state == SESSION_READY)
-			inf_store32(&broker->sessions[i]->response->head.must_stamp.v, broker->tracers != NULL);
+	for (uint32_t i = 0; i < broker->config->sessions_max; i++) {
+		struct session *session = broker->sessions[i];
+
+		if (session && session->state == SESSION_READY)
+			inf_store32(&session->response->head.must_stamp.v, trace_is_wanted(broker, session->uid));
+	}
+}
+
+/* Each one is looked at for each request, of all users. */
+static int check_room(const struct broker *broker, uid_t uid)
+{
+	uint32_t n = 0, n_own = 0;
+
+	for (const struct session *tracer = broker->tracers; tracer; tracer = tracer->next_tracer) {
+		n++;
+		n_own += tracer->uid == uid;
+	}
+	return n < TRACERS_MAX && n_own < USER_TRACERS_MAX ? 0 : -EBUSY;
 }
 
 int trace_begin(struct broker *broker, struct session *session, bool all)
 {
 	void *map = NULL;
-	int r = user_charge_bytes(session->user, broker->config, sizeof(struct inf_trace_region));
-	int fd;
+	int fd, r = check_room(broker, session->uid);
 
+	if (r == 0)
+		r = user_charge_bytes(session->user, broker->config, sizeof(struct inf_trace_region));
 	if (r < 0)
 		return r;
 	fd = inf_region_create("infbroker-trace", sizeof(struct inf_trace_region));

@@ -12,9 +12,11 @@ void trace_answer(struct broker *broker, const struct lane *lane, const struct i
 
 /*
  * The session watches from now on, all users' requests or its own user's: makes the region, charged to its user. Cold.
- * Returns its fd, sealed, which is the caller's, or -errno.
+ * Returns its fd, sealed, which is the caller's, -EBUSY where too many watch, or -errno.
  */
 int trace_begin(struct broker *broker, struct session *session, bool all);
+/* Does anybody watch requests of that user? His clients stamp them all then. */
+bool trace_is_wanted(const struct broker *broker, uid_t uid);
 /* It does not any more; gives the region back. Nothing where it never did. */
 void trace_end(struct broker *broker, struct session *session);
 

@@ -228,6 +228,59 @@ START_TEST(traces_of_two_and_of_others)
 }
 END_TEST
 
+/* As many as `n` others watch, of that user: the next one's answer. */
+static int ask_behind(uint32_t n, uid_t uid)
+{
+	static struct session others[32];
+	int type;
+
+	for (uint32_t i = 0; i < n; i++)
+		others[i] = (struct session){ .uid = uid, .next_tracer = i ? &others[i - 1] : NULL };
+	peers.broker.tracers = n ? &others[n - 1] : NULL;
+	ck_assert_int_eq(client_connect(), 0);
+	say(INF_OPERATION_TRACE, 0);
+	type = client_hear();
+	if (type == INF_CTL_TRACE) /* its own is the first of the list */
+		peers.broker.tracers->next_tracer = NULL;
+	else
+		peers.broker.tracers = NULL;
+	close(peers.client_fd);
+	peers.client_fd = -1;
+	peers_turn();
+	ck_assert_ptr_null(peers.broker.tracers);
+	return type;
+}
+
+START_TEST(not_too_many_traces)
+{
+	ck_assert_int_eq(ask_behind(3, geteuid()), INF_CTL_TRACE);
+	ck_assert_int_eq(ask_behind(4, geteuid()), INF_CTL_ERROR);
+	ck_assert_int_eq(peers.answer.error.error, -EBUSY);
+	ck_assert_int_eq(ask_behind(15, 4242), INF_CTL_TRACE);
+	ck_assert_int_eq(ask_behind(16, 4242), INF_CTL_ERROR);
+	ck_assert_uint_eq(quota_bytes_used(), 0);
+}
+END_TEST
+
+START_TEST(another_user_s_trace_costs_nothing)
+{
+	struct session *session = client_connect_ready(), *tracer;
+	int session_fd = peers.client_fd;
+
+	ck_assert_int_eq(client_connect(), 0);
+	tracer = session_find(&peers.broker, peers.broker.session_ids);
+	tracer->uid = 4242;
+	say(INF_OPERATION_TRACE, 0);
+	ck_assert_int_eq(client_hear(), INF_CTL_TRACE);
+	ck_assert_uint_eq(session->response->head.must_stamp.v, 0);
+	answer(session, 0);
+	ck_assert_uint_eq(tracer->trace->next.v, 0);
+	close(peers.client_fd);
+	peers.client_fd = session_fd;
+	peers_turn();
+}
+END_TEST
+
 START_TEST(a_trace_is_charged)
 {
 	peers.config.user_memory_max = sizeof(struct inf_trace_region) - 1;
@@ -277,6 +330,8 @@ Suite *suite_operate(void)
 	tcase_add_checked_fixture(traces, peers_setup, peers_teardown);
 	tcase_add_test(traces, a_trace);
 	tcase_add_test(traces, traces_of_two_and_of_others);
+	tcase_add_test(traces, not_too_many_traces);
+	tcase_add_test(traces, another_user_s_trace_costs_nothing);
 	tcase_add_test(traces, a_trace_is_charged);
 	tcase_add_test(traces, stamps);
 	suite_add_tcase(suite, traces);
