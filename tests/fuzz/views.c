@@ -187,7 +187,12 @@ static bool is_harmless(void)
 	if (ftruncate(STDOUT_FILENO, 0) < 0)
 		return false;
 	for (ssize_t i = 0; i < n; i++)
-		if ((unsigned char)said[i] < ' ' ? said[i] != '\n' && said[i] != '\t' : said[i] == 0x7f)
+		if ((unsigned char)said[i] < ' ' ? said[i] != '\n' && said[i] != '\t' : said[i] == 0x7f) {
+			dprintf(STDERR_FILENO, "at %zd of %zd: %02x in \"%.*s\"\n", i, n, said[i], (int)(n - i < 60 ? n - i : 60), said + i);
+			return false;
+		}
+	for (ssize_t i = 0; i + 1 < n; i++)
+		if (said[i] == '\xc2' && (unsigned char)said[i + 1] < 0xa0) /* U+0080 to U+009F */
 			return false;
 	return n >= 0;
 }

@@ -65,7 +65,7 @@ static void session_fill(struct inf_stats_session *session, uint32_t i, uint64_t
 	session->id = i + 1;
 	session->pid = 100000 + i;
 	session->uid = geteuid();
-	snprintf(session->name, sizeof(session->name), i % 100 ? "client%u" : "bad\033[2J\t%u\xff", i);
+	snprintf(session->name, sizeof(session->name), i % 50 ? "client%u" : i % 100 ? "csi\xc2\x9b%u\x7f" : "bad\033[2J\t%u\xff", i);
 	session->connected_ns = 2000000000u;
 	session->n_lanes = 2;
 	session->request_bytes = 1 << 20;

@@ -5,7 +5,7 @@
 
 #include <jansson.h>
 
-/* `text` itself where it is UTF-8; else with each byte that is no printable ASCII written as \xNN.
+/* `text` itself where it is UTF-8 and harms no terminal; else with each byte that is no printable ASCII written as \xNN.
  * A new reference; NULL when out of memory. */
 json_t *json_text(const char *text);
 
