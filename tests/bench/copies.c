@@ -58,7 +58,7 @@ static void attach(uint32_t region, uint64_t bytes, bool writable)
 {
 	int fd = inf_region_create("copies", bytes);
 
-	if (fd < 0 || regions_attach(SESSION, region, fd, bytes, writable)) {
+	if (fd < 0 || regions_attach(SESSION, region, writable ? INF_REGION_OUTPUT : INF_REGION_REQUEST, fd, bytes)) {
 		fprintf(stderr, "copies: no region of %llu bytes\n", (unsigned long long)bytes);
 		exit(1);
 	}
