@@ -43,14 +43,14 @@ static void add_stages(struct inf_histogram *stages, const struct job *job, uint
 	uint64_t submitted_ns = inf_stamp_ns(job->stamp, job->accepted_ns);
 
 	if (submitted_ns)
-		inf_histogram_add(&stages[INF_STAGE_RING], job->accepted_ns - submitted_ns);
-	inf_histogram_add(&stages[INF_STAGE_QUEUE], job->dispatched_ns - job->accepted_ns);
+		inf_histogram_add_weighted(&stages[INF_STAGE_RING], job->accepted_ns - submitted_ns, job->weight);
+	inf_histogram_add_weighted(&stages[INF_STAGE_QUEUE], job->dispatched_ns - job->accepted_ns, job->weight);
 	/* One that ended early has its batch still before it. */
 	if (job->rows_ended < job->rows)
 		return;
-	inf_histogram_add(&stages[INF_STAGE_WAIT], job->begun_ns - job->dispatched_ns);
-	inf_histogram_add(&stages[INF_STAGE_RUN], job->work_ns);
-	inf_histogram_add(&stages[INF_STAGE_POST], now_ns - job->begun_ns - job->work_ns);
+	inf_histogram_add_weighted(&stages[INF_STAGE_WAIT], job->begun_ns - job->dispatched_ns, job->weight);
+	inf_histogram_add_weighted(&stages[INF_STAGE_RUN], job->work_ns, job->weight);
+	inf_histogram_add_weighted(&stages[INF_STAGE_POST], now_ns - job->begun_ns - job->work_ns, job->weight);
 }
 
 static void account(struct broker *broker, const struct job *job, enum inf_status status)
@@ -66,7 +66,7 @@ static void account(struct broker *broker, const struct job *job, enum inf_statu
 		return;
 	inf_histogram_add(&stats->stages[INF_STAGE_SERVED], broker->now_ns - job->accepted_ns);
 	inf_coarse_add(&job->session->stats->served, broker->now_ns - job->accepted_ns);
-	if (job->sampled)
+	if (job->weight)
 		add_stages(stats->stages, job, broker->now_ns);
 }
 

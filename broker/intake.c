@@ -212,7 +212,7 @@ static enum intake infer(struct broker *broker, struct lane *lane, const struct 
 		return answer(ret, INF_QUOTA);
 	}
 	timeline_read(job, sub->timeline);
-	job->sampled = !lane->in_flight || job->pos % INF_STAMP_EVERY == 0;
+	job->weight = !lane->in_flight ? 1 : job->pos % INF_STAMP_EVERY ? 0 : INF_STAMP_EVERY;
 	link_job(lane, job);
 	ret->job = job;
 	return INTAKE_JOB;

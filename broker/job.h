@@ -92,7 +92,7 @@ struct job {
 	uint32_t stamp;	      /* when its client says it was submitted: inf_stamp() */
 	uint16_t batch_rows, batch_parts; /* of that batch */
 	uint16_t status;      /* worst so far */
-	bool sampled;	      /* its stages are counted */
+	uint8_t weight;	      /* of how many requests its stages are counted, 0 = of none: see stats.h */
 	bool executed;	      /* some part was dispatched: the model may have run */
 	bool alone;	      /* was in a dying batch: is run with nothing beside it */
 	bool poison;	      /* killed its executor while it was run so */

@@ -32,13 +32,18 @@ static void add(uint64_t *word, uint64_t value)
 	inf_store64(word, inf_load64(word) + value);
 }
 
-void inf_histogram_add(struct inf_histogram *histogram, uint64_t value_ns)
+void inf_histogram_add_weighted(struct inf_histogram *histogram, uint64_t value_ns, uint32_t weight)
 {
-	add(&histogram->n, 1);
-	add(&histogram->sum_ns, value_ns);
+	add(&histogram->n, weight);
+	add(&histogram->sum_ns, value_ns * weight);
 	if (value_ns > inf_load64(&histogram->max_ns))
 		inf_store64(&histogram->max_ns, value_ns);
-	add(&histogram->buckets[bucket_of(value_ns)], 1);
+	add(&histogram->buckets[bucket_of(value_ns)], weight);
+}
+
+void inf_histogram_add(struct inf_histogram *histogram, uint64_t value_ns)
+{
+	inf_histogram_add_weighted(histogram, value_ns, 1);
 }
 
 /* Which of `total` values in order is the smallest that at least q of all do not exceed; NaN and q <= 0 mean the smallest. */
@@ -50,6 +55,14 @@ static uint64_t rank_of(double q, uint64_t total)
 		return total;
 	rank = q > 0 ? (uint64_t)(q * (double)total) : 0;
 	return !rank || (rank < total && (double)rank < q * (double)total) ? rank + 1 : rank;
+}
+
+/* An edge may lie above all values that are there. */
+static uint64_t capped(const struct inf_histogram *histogram, uint64_t edge_ns)
+{
+	uint64_t max_ns = inf_load64(&histogram->max_ns);
+
+	return max_ns && max_ns < edge_ns ? max_ns : edge_ns;
 }
 
 uint64_t inf_histogram_quantile(const struct inf_histogram *histogram, double q)
@@ -65,7 +78,7 @@ uint64_t inf_histogram_quantile(const struct inf_histogram *histogram, double q)
 	for (uint32_t i = 0; i < INF_HISTOGRAM_BUCKETS; i++) {
 		seen += inf_load64(&histogram->buckets[i]);
 		if (seen >= wanted)
-			return inf_histogram_upper_edge(i);
+			return capped(histogram, inf_histogram_upper_edge(i));
 	}
 	return inf_histogram_upper_edge(INF_HISTOGRAM_BUCKETS - 1);
 }

@@ -20,8 +20,10 @@ struct inf_histogram {
 
 /* Adds one value; a few ns, no branch on its size beyond clamping. Owner thread only. */
 void inf_histogram_add(struct inf_histogram *histogram, uint64_t value_ns);
+/* The same of one that stands for `weight` of its like. */
+void inf_histogram_add_weighted(struct inf_histogram *histogram, uint64_t value_ns, uint32_t weight);
 
-/* Upper edge of the bucket that holds quantile q in [0,1]; 0 where empty. */
+/* Upper edge of the bucket that holds quantile q in [0,1], at most the largest value; 0 where empty. */
 uint64_t inf_histogram_quantile(const struct inf_histogram *histogram, double q);
 
 /* Largest value that bucket holds, ns; bucket < INF_HISTOGRAM_BUCKETS. */

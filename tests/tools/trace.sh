@@ -134,6 +134,12 @@ says "latency" 0 '^served +[0-9]+ +[0-9.]+ [num]s' "$CTL" latency add_sub
 says "latency --dist draws" 0 '\|.*(█|#).*\|' "$CTL" latency add_sub --dist
 json "latency -j counts every request" 0 "[m for m in d['models'] if m['name'] == 'add_sub'][0]['stages']['served']['n'] == $((N + 50 + 3 + 2000)) and
 	all(sum(b[1] for b in s['buckets']) == s['n'] for m in d['models'] for s in m['stages'].values())" "$CTL" latency -j
+"$BUILD/infbench" -q -t 1 -w 0 -d 32 scalar >/dev/null &
+"$TESTS/timed" scalar 2000 >/dev/null
+wait $!
+json "the stages stand for as many requests as there were, whoever sent them" 0 "(lambda s: s['served']['n'] > 10000 and
+	abs(s['queue']['n'] / s['served']['n'] - 1) < 0.2 and s['served']['p999_ns'] <= s['served']['max_ns'])(d['models'][0]['stages'])" \
+	"$CTL" latency scalar -j
 background "$CTL" latency add_sub -d 2 -j >"$RUN/window.json"
 pause; pause; pause; pause; pause; pause
 "$TESTS/timed" add_sub 300 >/dev/null
@@ -243,7 +249,7 @@ for command in 'instances --watch' 'sessions --watch=1' 'top --batch' 'top --bat
 	check "and not a second one: $command" test "$(grep -c '^ *ID \|^infbroker ' "$RUN/said")" = 1
 done
 says "a model of a snapshot" 0 'is a snapshot: this is from its statistics' "$CTL" --socket "$RUN/stopped/socket" models
-says "a folder that is none" 3 'no broker runs at' "$CTL" snapshot show "$RUN/nowhere"
+says "a folder that is none" 1 'shmctl snapshot save makes one' "$CTL" snapshot show "$RUN/nowhere"
 tracer last -d 30
 kill -KILL "$BROKER"
 wait "$BROKER" 2>/dev/null

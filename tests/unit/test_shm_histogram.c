@@ -57,7 +57,7 @@ START_TEST(every_bucket_once)
 		setup();
 		inf_histogram_add(&histogram, last);
 		ck_assert_uint_eq(histogram.buckets[i], 1);
-		last = inf_histogram_quantile(&histogram, 1) + 1;
+		last = inf_histogram_upper_edge(i) + 1;
 	}
 	ck_assert_uint_eq(last, 1ull << 40);
 }
@@ -88,6 +88,20 @@ START_TEST(quantiles)
 	ck_assert_uint_eq(inf_histogram_quantile(&histogram, -1), 1);
 	ck_assert_uint_eq(inf_histogram_quantile(&histogram, 7), 10);
 	ck_assert_uint_eq(inf_histogram_quantile(&histogram, (double)NAN), 1);
+}
+END_TEST
+
+START_TEST(weights_and_the_largest)
+{
+	struct inf_histogram some = { 0 };
+
+	inf_histogram_add_weighted(&some, 1000, 16);
+	inf_histogram_add(&some, 100000);
+	ck_assert_uint_eq(some.n, 17);
+	ck_assert_uint_eq(some.sum_ns, 116000);
+	ck_assert(inf_histogram_quantile(&some, 0.9) >= 1000 && inf_histogram_quantile(&some, 0.9) < 1063);
+	/* The edge of its bucket lies above it: 102399. */
+	ck_assert_uint_eq(inf_histogram_quantile(&some, 1), 100000);
 }
 END_TEST
 
@@ -158,6 +172,7 @@ Suite *suite_shm_histogram(void)
 	tcase_add_test(tcase, every_bucket_once);
 	tcase_add_test(tcase, past_the_end);
 	tcase_add_test(tcase, quantiles);
+	tcase_add_test(tcase, weights_and_the_largest);
 	tcase_add_test(tcase, coarse);
 	suite_add_tcase(suite, tcase);
 	tcase_add_loop_test(status, statuses, 0, INF_STATUS_N + 3);

@@ -455,6 +455,7 @@ const struct command command_latency = {
 		 "  queue   in its model's queue            wait    dispatched, until its instance began\n"
 		 "  run     gathered, run, scattered        post    until the broker had seen its end\n"
 		 "  served  queue to post, of every request; the others of those that came into an empty lane, and of every 16th\n"
+		 "          of the rest, which counts as 16\n"
 		 "  batch   run, counted once for each batch\n",
 	.run = run,
 	.arguments = "MODEL",

@@ -135,6 +135,10 @@ static int show(const struct options *options, const char *folder)
 	char path[PATH_MAX], word[] = "snapshot", *argv[] = { word, NULL };
 	int r, worst = EXIT_OK;
 
+	snprintf(path, sizeof(path), "%s/" SNAPSHOT_NAME, folder);
+	if (access(path, R_OK) < 0)
+		return fail(options, errno == EACCES ? EXIT_NO_PERMISSION : EXIT_UNHEALTHY, "%s: %s; shmctl snapshot save makes one", path,
+			    strerror(errno));
 	snprintf(path, sizeof(path), "%s/socket", folder);
 	on_copy.socket_path = path;
 	if (options->json)
@@ -209,7 +213,9 @@ static json_t *diff_models(bool as_json, const struct side *a, const struct side
 		print_figure(json, "errors", before->n_errors, after->n_errors, seconds);
 		print_figure(json, "rows", before->n_rows, after->n_rows, seconds);
 		print_figure(json, "batches", before->n_batches, after->n_batches, seconds);
-		print_figure(json, "served_ns", before->stages[INF_STAGE_SERVED].sum_ns, after->stages[INF_STAGE_SERVED].sum_ns, seconds);
+		if (json) /* a sum of times says nothing to people */
+			print_figure(json, "served_ns", before->stages[INF_STAGE_SERVED].sum_ns,
+				     after->stages[INF_STAGE_SERVED].sum_ns, seconds);
 		if (json)
 			json_array_append_new(models, json);
 	}

@@ -172,6 +172,16 @@ static int follow(const struct options *options, const struct filter *filter, co
 	}
 }
 
+/* "ping" is what the broker answers itself. */
+static bool has_model(const struct inf_stats_public *stats, const char *name)
+{
+	bool found = !strcmp(name, "ping");
+
+	for (unsigned int i = 0; i < INF_STATS_MODELS && !found; i++)
+		found = !strncmp(stats->models[i].name, name, INF_NAME_BYTES);
+	return found;
+}
+
 static int trace_all(const struct options *options, const struct filter *filter)
 {
 	const struct inf_stats_public *stats;
@@ -182,6 +192,10 @@ static int trace_all(const struct options *options, const struct filter *filter)
 	stats = stats_open(options, path, &r);
 	if (!stats)
 		return r;
+	if (filter->model && !has_model(stats, filter->model)) {
+		stats_close(stats);
+		return fail(options, EXIT_UNHEALTHY, "no model %s; shmctl models lists them", filter->model);
+	}
 	r = trace_open(options, &trace);
 	if (r)
 		return r;
@@ -223,7 +237,7 @@ static const struct command_option own_options[] = {
 	[OPTION_MODEL] = { 'm', "model", "MODEL", "only requests for that model" },
 	[OPTION_PID] = { 'p', "pid", "PID", "only of that process" },
 	[OPTION_SESSION] = { 's', "session", "SESSION", "only of that session; shmctl sessions lists them" },
-	[OPTION_SLOW] = { 0, "slow", "TIME", "that took so long or longer (5ms, 200us)" },
+	[OPTION_SLOW] = { 0, "slow", "TIME", "that took so long or longer (5ms, 200us; 1 is a second)" },
 	[OPTION_COUNT] = { 'n', "count", "COUNT", "so many, then it ends" },
 	[OPTION_FOR] = { 'd', "duration", "TIME", "for so long (5s, 200ms), then it ends" },
 	[OPTION_NO_HEADER] = { 0, "no-header", NULL, "no line with the names of the columns" },
