@@ -150,8 +150,12 @@ static int spin(const char *path)
 
 	if (stats == MAP_FAILED)
 		return 1;
-	for (uint64_t n = stats->n_events;; n++)
+	for (uint64_t n = stats->n_events;; n++) {
 		event_write(stats, n);
+		/* Long enough for some looks at what stands still. */
+		if (n % 1024 == 0)
+			nanosleep(&(struct timespec){ .tv_nsec = 100000 }, NULL);
+	}
 }
 
 int main(int argc, char **argv)
