@@ -37,7 +37,7 @@ static uint32_t to_us(uint64_t ns)
 	return ns / 1000 > UINT32_MAX ? UINT32_MAX : (uint32_t)(ns / 1000);
 }
 
-/* What takes no part of a request's time: it was accepted before, by the clock of the same turn. */
+/* In parts that add up to its time. Where the turn read its clock before the submission, RING is 0 (inf_stamp_ns()). */
 static void add_stages(struct inf_histogram *stages, const struct job *job, uint64_t now_ns)
 {
 	uint64_t submitted_ns = inf_stamp_ns(job->stamp, job->accepted_ns);

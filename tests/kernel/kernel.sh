@@ -178,7 +178,7 @@ table() {
 	within 20 grep -q 'source: ' "$RUN/table.err" && asked spin 300 && kill -INT "$TRACE" && ends "$TRACE"
 }
 check "a table, until SIGINT" table -d 0
-says "with its stages" 0 '^  run_cpu +[0-9.]+[um] ' cat "$RUN/table"
+says "with its stages" 0 '^  run_cpu +[0-9.]+[um]s ' cat "$RUN/table"
 says "and its cost" 0 'cost per request: 4\.0 probes: traps [0-9.]+ (ns|us)' cat "$RUN/table.err"
 check "the same for programs" table -d 0 -j
 json "its sums" 0 "d['schema'] == 'infbroker.kernel.latency/1' and d['source'] == 'bpf' and d['sched'] == 'btf' and

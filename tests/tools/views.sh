@@ -118,7 +118,7 @@ for columns in 1 20 200; do
 	COLUMNS=$columns "$CTL" top --batch -n 1 -d 0.05 >"$RUN/said"
 	check "$columns columns" bash -c "[ \"\$(wc -L <'$RUN/said')\" -le $columns ]"
 done
-says "where there is no UTF-8: ASCII" 0 '^req/s [0-9.]+ +@' env LC_ALL=C "$CTL" top --batch -n 1 -d 0.1
+says "where there is no UTF-8: ASCII" 0 '^req/s [0-9.]+ +#' env LC_ALL=C "$CTL" top --batch -n 1 -d 0.1
 colours() { # EXPECTED WORDS...
 	local n
 	n=$("${@:2}" | grep -c $'\033')

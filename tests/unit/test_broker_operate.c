@@ -30,6 +30,18 @@ static int ask(uint32_t operation, uint32_t subject)
 	return client_hear();
 }
 
+/* Than the broker's. */
+static struct session *connect_as_another_user(void)
+{
+	struct session *session;
+
+	ck_assert_int_eq(client_connect(), 0);
+	session = session_find(&peers.broker, peers.broker.session_ids);
+	ck_assert_ptr_nonnull(session);
+	session->uid = 4242;
+	return session;
+}
+
 static const struct inf_trace_region *map_trace(void)
 {
 	void *map;
@@ -100,11 +112,7 @@ START_TEST(others_may_less)
 	struct session *mine = client_connect_ready(), *operator;
 	int mine_fd = peers.client_fd;
 
-	/* The connection of another user than the broker's. */
-	ck_assert_int_eq(client_connect(), 0);
-	operator = session_find(&peers.broker, peers.broker.session_ids);
-	ck_assert_ptr_nonnull(operator);
-	operator->uid = 4242;
+	operator = connect_as_another_user();
 	for (uint32_t operation = INF_OPERATION_DRAIN; operation <= INF_OPERATION_RESUME; operation++) {
 		say(operation, 0);
 		ck_assert_int_eq(client_hear(), INF_CTL_ERROR);
@@ -267,9 +275,7 @@ START_TEST(another_user_s_trace_costs_nothing)
 	struct session *session = client_connect_ready(), *tracer;
 	int session_fd = peers.client_fd;
 
-	ck_assert_int_eq(client_connect(), 0);
-	tracer = session_find(&peers.broker, peers.broker.session_ids);
-	tracer->uid = 4242;
+	tracer = connect_as_another_user();
 	say(INF_OPERATION_TRACE, 0);
 	ck_assert_int_eq(client_hear(), INF_CTL_TRACE);
 	ck_assert_uint_eq(session->response->head.must_stamp.v, 0);

@@ -5,11 +5,16 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <langinfo.h>
+#include <locale.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -177,6 +182,27 @@ struct inf_client *connect_broker(const struct options *options, int *ret_status
 	return NULL;
 }
 
+int connect_path(const char *path, int flags, unsigned int limit_s)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	struct timeval limit = { .tv_sec = limit_s };
+	int r, fd;
+
+	if (strlen(path) > SOCKET_PATH_MAX)
+		return -ENAMETOOLONG;
+	memcpy(address.sun_path, path, strlen(path) + 1);
+	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | flags, 0);
+	if (fd < 0)
+		return -errno;
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
+	if (connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0)
+		return fd;
+	r = -errno;
+	close(fd);
+	return r;
+}
+
 static const char *word_scaled(char text[WORD_BYTES], uint64_t n, double step,
 			       const char *const *units, unsigned int n_units)
 {
@@ -230,12 +256,65 @@ const char *word_shape(char text[SHAPE_BYTES], const struct inf_tensor_spec *spe
 	return text;
 }
 
-const char *word_name(char text[WORD_BYTES], const char *name)
+const char *word_clean(char *clean, size_t clean_bytes, const char *text)
 {
 	size_t n = 0;
 
-	for (; name[n] && n < WORD_BYTES - 1; n++)
-		text[n] = name[n] >= ' ' && name[n] <= '~' ? name[n] : '?';
-	text[n] = '\0';
+	for (; text[n] && n < clean_bytes - 1; n++)
+		clean[n] = text[n] >= ' ' && text[n] <= '~' ? text[n] : '?';
+	clean[n] = '\0';
+	return clean;
+}
+
+const char *word_name(char text[WORD_BYTES], const char *name)
+{
+	return word_clean(text, WORD_BYTES, name);
+}
+
+uint64_t wall_ns(uint64_t monotonic_time_ns)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec - monotonic_ns() + monotonic_time_ns;
+}
+
+const char *word_wall(char text[WORD_BYTES], bool with_date, uint64_t ns)
+{
+	time_t seconds = (time_t)(ns / 1000000000u);
+	struct tm tm;
+	size_t n;
+
+	if (!localtime_r(&seconds, &tm))
+		return "?";
+	n = strftime(text, WORD_BYTES, with_date ? "%Y-%m-%d %H:%M:%S" : "%H:%M:%S", &tm);
+	if (!n)
+		return "?";
+	snprintf(text + n, WORD_BYTES - n, ".%03u", (unsigned int)(ns / 1000000u % 1000u));
 	return text;
+}
+
+bool has_utf8(void)
+{
+	return setlocale(LC_CTYPE, "") && !strcmp(nl_langinfo(CODESET), "UTF-8");
+}
+
+const char *plot_mark(bool utf8, unsigned int level)
+{
+	static const char *const blocks[PLOT_LEVELS] = { " ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█" };
+	static const char *const letters[PLOT_LEVELS] = { " ", ".", ":", "-", "=", "+", "*", "%", "#" };
+
+	level = level < PLOT_LEVELS ? level : PLOT_LEVELS - 1;
+	return utf8 ? blocks[level] : letters[level];
+}
+
+void print_plot(const uint64_t *columns, unsigned int n_columns)
+{
+	bool utf8 = has_utf8();
+	uint64_t most = 0;
+
+	for (unsigned int i = 0; i < n_columns; i++)
+		most = columns[i] > most ? columns[i] : most;
+	for (unsigned int i = 0; i < n_columns; i++)
+		fputs(plot_mark(utf8, columns[i] ? (unsigned int)(1 + columns[i] * (PLOT_LEVELS - 2) / most) : 0), stdout);
 }

@@ -14,7 +14,6 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 /* --- the socket --- */
@@ -22,19 +21,12 @@
 /* 0, or -errno of connect(); never waits. */
 static int try_connect(const char *path)
 {
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	size_t n = strlen(path);
-	int r, fd;
+	int fd = connect_path(path, SOCK_NONBLOCK, 0);
 
-	if (n >= sizeof(address.sun_path))
-		return -ENAMETOOLONG;
-	memcpy(address.sun_path, path, n);
-	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
-		return -errno;
-	r = connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0 ? -errno : 0;
+		return fd;
 	close(fd);
-	return r;
+	return 0;
 }
 
 /* Which part of the path is closed to us, and to whom it is open. */

@@ -28,38 +28,13 @@ struct cursor {
 	uint64_t start_ns;
 };
 
-/* Wall-clock time of a moment on the monotonic clock, as both run now. */
-static uint64_t wall_ns(uint64_t monotonic_time_ns)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_REALTIME, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec - monotonic_ns() + monotonic_time_ns;
-}
-
-/* "2026-11-30 12:34:56.789", local time. */
-static const char *word_wall(char text[WORD_BYTES], uint64_t ns)
-{
-	time_t seconds = (time_t)(ns / 1000000000u);
-	struct tm tm;
-	size_t n;
-
-	if (!localtime_r(&seconds, &tm))
-		return "?";
-	n = strftime(text, WORD_BYTES, "%Y-%m-%d %H:%M:%S", &tm);
-	if (!n)
-		return "?";
-	snprintf(text + n, WORD_BYTES - n, ".%03u", (unsigned int)(ns / 1000000u % 1000u));
-	return text;
-}
-
 static void add(struct table *table, const struct inf_stats_event *event)
 {
 	uint64_t time_ns = wall_ns(event->time_ns);
 	char time[WORD_BYTES];
 	const struct cell cells[N_COLUMNS] = {
 		cell_n(event->seq),
-		cell_text(word_wall(time, time_ns)),
+		cell_text(word_wall(time, true, time_ns)),
 		cell_n(time_ns),
 		cell_n(event->time_ns),
 		cell_text(inf_event_name(event->kind)),

@@ -15,7 +15,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #define POLL_MS 50
 #define REFRESH_NS 200000000u
@@ -122,8 +121,7 @@ static void kernel_free(struct kernel *kernel)
 {
 	if (kernel->bpf)
 		kernel_unload(kernel);
-	if (kernel->stats)
-		munmap((void *)(uintptr_t)kernel->stats, sizeof(*kernel->stats));
+	stats_close(kernel->stats);
 	free(kernel);
 }
 

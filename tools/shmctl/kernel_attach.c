@@ -8,7 +8,6 @@
  * and lives for a moment is seen.
  */
 #define _GNU_SOURCE 1
-#include "shm/atomics.h"
 #include "tools/shmctl/kernel_internal.h"
 #include "tools/shmctl/stats.h"
 #include <bpf/bpf.h>
@@ -166,7 +165,7 @@ static void watch_process(struct kernel *kernel, uint32_t pid)
 
 static void watch_session(void *data, const struct inf_stats_session *session)
 {
-	watch_process(data, inf_load32(&session->pid));
+	watch_process(data, session->pid);
 }
 
 /* --- threads -------------------------------------------------------------------------------------------------------- */
@@ -233,30 +232,28 @@ static void follow_executor(struct kernel *kernel, uint32_t pid)
 
 /* --- the broker, as it comes and goes --------------------------------------------------------------------------------- */
 
-/* Another broker may have started where ours was. */
-static bool find_successor(struct kernel *kernel)
+/* The statistics as they are now: models are added, executors replaced, and another broker may have started where ours was. */
+static bool look_again(struct kernel *kernel)
 {
 	const struct inf_stats_public *stats = stats_find(kernel->options, kernel->socket_path);
 
-	if (!stats)
-		return false;
-	if (stats_life(&stats->head) == LIFE_GONE) {
-		munmap((void *)(uintptr_t)stats, sizeof(*stats));
+	if (!stats || stats_life(&stats->head) == LIFE_GONE) {
+		stats_close(stats);
 		return false;
 	}
-	munmap((void *)(uintptr_t)kernel->stats, sizeof(*stats));
+	if (stats->head.pid != kernel->stats->head.pid || stats->head.start_ns != kernel->stats->head.start_ns)
+		fprintf(stderr, "shmctl %s: another broker has started, pid %u\n", kernel->options->command, stats->head.pid);
+	stats_close(kernel->stats);
 	kernel->stats = stats;
-	fprintf(stderr, "shmctl %s: another broker has started, pid %u\n", kernel->options->command, stats->head.pid);
 	return true;
 }
 
 /* The model's id, which may be unknown as yet: then that of none. */
 static uint32_t model_id(const struct kernel *kernel)
 {
-	for (uint32_t i = 0; i < INF_STATS_MODELS; i++)
-		if (!strncmp(kernel->stats->models[i].name, kernel->filter->model, INF_NAME_BYTES))
-			return i;
-	return MODEL_NONE - 1;
+	const struct inf_stats_model *model = stats_model(kernel->stats, kernel->filter->model, 0);
+
+	return model ? (uint32_t)(model - kernel->stats->models) : MODEL_NONE - 1;
 }
 
 int kernel_refresh(struct kernel *kernel, char *why, size_t why_bytes)
@@ -265,7 +262,7 @@ int kernel_refresh(struct kernel *kernel, char *why, size_t why_bytes)
 	uint32_t pid;
 	int r;
 
-	if (stats_life(&kernel->stats->head) == LIFE_GONE && !find_successor(kernel)) {
+	if (!look_again(kernel) && stats_life(&kernel->stats->head) == LIFE_GONE) {
 		if (!kernel->is_gone)
 			fprintf(stderr, "shmctl %s: the broker is gone; waiting for another\n", kernel->options->command);
 		kernel->is_gone = true;
@@ -290,7 +287,7 @@ int kernel_refresh(struct kernel *kernel, char *why, size_t why_bytes)
 	}
 	if (kernel->sched != KERNEL_SCHED_NONE) {
 		follow(kernel, HISTORY_FRONT, pid, pid);
-		follow_executor(kernel, inf_load32(&kernel->stats->executor_pid));
+		follow_executor(kernel, kernel->stats->executor_pid);
 	}
 	stats_each_session(kernel->socket_path, watch_session, kernel);
 	return EXIT_OK;

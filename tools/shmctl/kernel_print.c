@@ -3,6 +3,7 @@
 #define _GNU_SOURCE 1
 #include "shm/status.h"
 #include "tools/shmctl/kernel_internal.h"
+#include "tools/shmctl/table.h"
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
@@ -34,34 +35,15 @@ static const struct {
 	[HISTOGRAM_TOTAL] = { "total", "total" },
 };
 
-static const char *model_name(const struct kernel *kernel, uint32_t id, char name[INF_NAME_BYTES + 1])
+static const char *model_name(const struct kernel *kernel, uint32_t id)
 {
-	snprintf(name, INF_NAME_BYTES + 1, "%.*s", (int)INF_NAME_BYTES,
-		 id < INF_STATS_MODELS ? kernel->stats->models[id].name : "-");
-	return name;
-}
-
-/* Four characters and a unit: 0, 870n, 3.1u, 35u, 5.0m, 1.2s. */
-static const char *word_short(char text[WORD_BYTES], uint64_t ns)
-{
-	static const char units[] = "nums";
-	double value = (double)ns;
-	unsigned int unit = 0;
-
-	for (; units[unit + 1] && value >= 999.5; unit++)
-		value /= 1000;
-	if (ns)
-		snprintf(text, WORD_BYTES, "%.*f%c", unit && value < 9.95 ? 1 : 0, value, units[unit]);
-	else
-		snprintf(text, WORD_BYTES, "0");
-	return text;
+	return id < INF_STATS_MODELS ? kernel->stats->models[id].name : "-";
 }
 
 /* --- one request ------------------------------------------------------------------------------------------------- */
 
 static void print_event_json(const struct kernel *kernel, const struct kernel_event *event)
 {
-	char name[INF_NAME_BYTES + 1];
 	json_t *of = json_object(), *object;
 
 	for (unsigned int i = 0; i < KERNEL_STAGES; i++)
@@ -70,7 +52,7 @@ static void print_event_json(const struct kernel *kernel, const struct kernel_ev
 			   "infbroker.kernel.trace/1", "submit_ns", (json_int_t)event->request.submit_ns, "session",
 			   (json_int_t)event->request.key.session, "lane", (json_int_t)event->request.key.lane, "position",
 			   (json_int_t)event->request.key.position, "pid", (json_int_t)event->request.tgid, "tid",
-			   (json_int_t)event->request.tid, "model", json_text(model_name(kernel, event->request.model, name)),
+			   (json_int_t)event->request.tid, "model", json_text(model_name(kernel, event->request.model)),
 			   "status", inf_shm_status_name(event->request.status), "instance",
 			   (json_int_t)(event->request.instance < INSTANCES ? (json_int_t)event->request.instance : -1),
 			   "batch_rows", (json_int_t)event->request.rows, "total_ns",
@@ -94,14 +76,14 @@ static void print_header(struct kernel *kernel)
 
 static void print_event_line(struct kernel *kernel, const struct kernel_event *event)
 {
-	char name[INF_NAME_BYTES + 1], word[WORD_BYTES];
+	char name[WORD_BYTES], word[WORD_BYTES];
 
 	print_header(kernel);
-	printf("%8u %-12s %-8s %4u %6s =", event->request.tgid, model_name(kernel, event->request.model, name),
+	printf("%8u %-12s %-8s %4u %6s =", event->request.tgid, word_name(name, model_name(kernel, event->request.model)),
 	       inf_shm_status_name(event->request.status), event->request.rows,
-	       word_short(word, event->wake_ns - event->request.submit_ns));
+	       word_short_time(word, event->wake_ns - event->request.submit_ns));
 	for (unsigned int i = 0; i < KERNEL_STAGES; i++)
-		printf(" %6s", word_short(word, event->request.stages[i]));
+		printf(" %6s", word_short_time(word, event->request.stages[i]));
 	putchar('\n');
 }
 
@@ -168,37 +150,18 @@ static uint64_t quantile_ns(const struct kernel_histograms *of, unsigned int sta
 	return max_ns;
 }
 
-static bool speaks_utf8(void)
-{
-	static const char *const names[] = { "LC_ALL", "LC_CTYPE", "LANG" };
-
-	for (unsigned int i = 0; i < 3; i++) {
-		const char *value = getenv(names[i]);
-
-		if (value && *value)
-			return strcasestr(value, "utf-8") || strcasestr(value, "utf8");
-	}
-	return false;
-}
-
 /* From 64 ns on, two powers of two a column. */
 static void print_bar(const uint32_t *buckets)
 {
-	static const char *const blocks[] = { " ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█" };
-	static const char *const letters[] = { " ", ".", ".", ":", ":", "+", "+", "#", "#" };
-	const char *const *marks = speaks_utf8() ? blocks : letters;
-	uint64_t columns[BAR] = { 0 }, most = 0;
+	uint64_t columns[BAR] = { 0 };
 
 	for (uint32_t i = 0; i < HISTOGRAM_BUCKETS; i++) {
 		uint32_t octave = i / HISTOGRAM_STEPS;
 
 		columns[octave / 2 < BAR ? octave / 2 : BAR - 1] += buckets[i];
 	}
-	for (uint32_t i = 0; i < BAR; i++)
-		most = columns[i] > most ? columns[i] : most;
 	putchar('|');
-	for (uint32_t i = 0; i < BAR; i++)
-		fputs(marks[most ? (columns[i] * 8 + most - 1) / most : 0], stdout);
+	print_plot(columns, BAR);
 	puts("|");
 }
 
@@ -211,8 +174,8 @@ static void print_model_table(const char *name, const struct kernel_histograms *
 	printf("  %-16s %8s %8s %8s %8s %6s  64ns   16us    4ms     1s\n", "stage", "mean", "p50", "p99", "max", "share");
 	for (unsigned int i = 0; i <= KERNEL_STAGES; i++) {
 		printf("  %-16s %8s %8s %8s %8s %5.1f%%  ", stages[i].name,
-		       word_short(word[0], of->sum_ns[i] / of->n_requests), word_short(word[1], quantile_ns(of, i, 0.5)),
-		       word_short(word[2], quantile_ns(of, i, 0.99)), word_short(word[3], of->max_ns[i]),
+		       word_short_time(word[0], of->sum_ns[i] / of->n_requests), word_short_time(word[1], quantile_ns(of, i, 0.5)),
+		       word_short_time(word[2], quantile_ns(of, i, 0.99)), word_short_time(word[3], of->max_ns[i]),
 		       100.0 * (double)of->sum_ns[i] /
 			       (double)(of->sum_ns[HISTOGRAM_TOTAL] ? of->sum_ns[HISTOGRAM_TOTAL] : 1));
 		print_bar(of->buckets[i]);
@@ -351,7 +314,7 @@ int kernel_print_table(struct kernel *kernel)
 	int n_cpus = libbpf_num_possible_cpus(), fd = bpf_map__fd(kernel->bpf->maps.histograms);
 	struct kernel_histograms *of = calloc((size_t)(n_cpus > 0 ? n_cpus : 1) + 1, sizeof(*of));
 	json_t *models = json_array();
-	char name[INF_NAME_BYTES + 1];
+	const char *name;
 
 	for (uint32_t i = 0; of && n_cpus > 0 && i <= n_models; i++) {
 		if (bpf_map_lookup_elem(fd, &i, of + 1))
@@ -361,7 +324,7 @@ int kernel_print_table(struct kernel *kernel)
 			merge(of, of + 1 + cpu);
 		if (!of->n_requests)
 			continue;
-		model_name(kernel, i < n_models ? i : MODEL_NONE, name);
+		name = model_name(kernel, i < n_models ? i : MODEL_NONE);
 		if (!kernel->options->json)
 			print_model_table(name, of, (double)(kernel->end_ns - kernel->begin_ns) / 1e9);
 		else

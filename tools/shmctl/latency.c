@@ -9,9 +9,6 @@
 #include "tools/shmctl/look.h"
 #include <getopt.h>
 #include <inttypes.h>
-#include <langinfo.h>
-#include <limits.h>
-#include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,42 +29,20 @@ struct view {
 	struct kernel_filter kernel; /* what it alone takes */
 };
 
-/* The histograms of a model at one moment, or what came between two. */
+/* The histograms of a model, of what came between two looks; without the first one, of all. */
 struct cut {
-	uint64_t at_ns;
 	struct inf_histogram stages[INF_STAGES];
 	struct inf_histogram batch;
 };
 
-/* What came between two looks. Of its largest value only the bucket is known. */
-static void subtract(struct inf_histogram *later, const struct inf_histogram *earlier)
+static void cut_between(struct cut *cut, const struct look *now, const struct look *before, unsigned int idx)
 {
-	uint64_t max_ns = 0;
+	const struct inf_stats_model *model = &now->public->models[idx], *old = look_same_model(before, model, idx);
 
-	later->n = counted(later->n, earlier->n);
-	later->sum_ns = counted(later->sum_ns, earlier->sum_ns);
-	for (uint32_t i = 0; i < INF_HISTOGRAM_BUCKETS; i++) {
-		later->buckets[i] = counted(later->buckets[i], earlier->buckets[i]);
-		if (later->buckets[i])
-			max_ns = inf_histogram_upper_edge(i);
-	}
-	if (max_ns < later->max_ns)
-		later->max_ns = max_ns;
-}
-
-static void cut_at(struct cut *cut, const struct inf_stats_model *model)
-{
-	cut->at_ns = monotonic_ns();
+	memset(cut, 0, sizeof(*cut));
 	for (unsigned int i = 0; i < INF_STAGES; i++)
-		cut->stages[i] = model->stages[i];
-	cut->batch = model->batch;
-}
-
-static void cut_since(struct cut *later, const struct cut *earlier)
-{
-	for (unsigned int i = 0; i < INF_STAGES; i++)
-		subtract(&later->stages[i], &earlier->stages[i]);
-	subtract(&later->batch, &earlier->batch);
+		histogram_add_since(&cut->stages[i], &model->stages[i], old ? &old->stages[i] : NULL);
+	histogram_add_since(&cut->batch, &model->batch, old ? &old->batch : NULL);
 }
 
 /* Sleeps, or is interrupted. */
@@ -80,27 +55,6 @@ static void sleep_ns(uint64_t ns)
 }
 
 /* --- what is printed --- */
-
-static json_t *histogram_json(const struct inf_histogram *histogram)
-{
-	static const struct {
-		const char *name;
-		double q;
-	} quantiles[] = { { "p50_ns", 0.5 }, { "p90_ns", 0.9 }, { "p99_ns", 0.99 }, { "p999_ns", 0.999 } };
-	json_t *object = json_pack("{s:I, s:I, s:I}", "n", (json_int_t)histogram->n, "sum_ns", (json_int_t)histogram->sum_ns,
-				   "max_ns", (json_int_t)histogram->max_ns),
-	       *buckets = json_array();
-
-	for (size_t i = 0; i < sizeof(quantiles) / sizeof(quantiles[0]); i++)
-		json_object_set_new(object, quantiles[i].name,
-				    json_integer((json_int_t)inf_histogram_quantile(histogram, quantiles[i].q)));
-	for (uint32_t i = 0; i < INF_HISTOGRAM_BUCKETS; i++)
-		if (histogram->buckets[i])
-			json_array_append_new(buckets, json_pack("[I, I]", (json_int_t)inf_histogram_upper_edge(i),
-								 (json_int_t)histogram->buckets[i]));
-	json_object_set_new(object, "buckets", buckets);
-	return object;
-}
 
 static json_t *cut_json(const struct inf_stats_model *model, const struct cut *cut)
 {
@@ -125,25 +79,13 @@ static unsigned int column_of(uint64_t edge_ns)
 	return column;
 }
 
-static bool is_utf8(void)
+static void print_histogram(const struct inf_histogram *histogram)
 {
-	setlocale(LC_CTYPE, "");
-	return !strcmp(nl_langinfo(CODESET), "UTF-8");
-}
-
-static void print_plot(const struct inf_histogram *histogram)
-{
-	static const char *const blocks[] = { " ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█" };
-	static const char *const ascii[] = { " ", ".", ":", "-", "=", "+", "*", "%", "#" };
-	const char *const *marks = is_utf8() ? blocks : ascii;
-	uint64_t columns[PLOT_COLUMNS] = { 0 }, most = 0;
+	uint64_t columns[PLOT_COLUMNS] = { 0 };
 
 	for (uint32_t i = 0; i < INF_HISTOGRAM_BUCKETS; i++)
 		columns[column_of(inf_histogram_upper_edge(i))] += histogram->buckets[i];
-	for (unsigned int i = 0; i < PLOT_COLUMNS; i++)
-		most = columns[i] > most ? columns[i] : most;
-	for (unsigned int i = 0; i < PLOT_COLUMNS; i++)
-		fputs(marks[columns[i] ? 1 + columns[i] * 7 / most : 0], stdout);
+	print_plot(columns, PLOT_COLUMNS);
 }
 
 static void print_stage(const char *name, const struct inf_histogram *histogram, bool dist)
@@ -164,7 +106,7 @@ static void print_stage(const char *name, const struct inf_histogram *histogram,
 	else
 		printf("%-7s %10" PRIu64 " %9s %9s %9s %9s", name, histogram->n, p50, p99, p999, max);
 	if (dist)
-		print_plot(histogram);
+		print_histogram(histogram);
 	puts(dist ? "|" : "");
 }
 
@@ -189,12 +131,9 @@ static void print_cut(const struct view *view, uint64_t window_ns, const struct 
 
 static bool is_shown(const struct view *view, const struct inf_stats_model *model)
 {
-	char name[INF_NAME_BYTES + 1];
-
-	snprintf(name, sizeof(name), "%.*s", INF_NAME_BYTES, model->name);
-	if (!name[0])
+	if (!model->name[0])
 		return false;
-	return view->model ? !strcmp(view->model, name) : model->n_requests > 0;
+	return view->model ? !strcmp(view->model, model->name) : model->n_requests > 0;
 }
 
 static int no_model(const struct options *options, const struct view *view)
@@ -207,74 +146,57 @@ static int no_model(const struct options *options, const struct view *view)
 	return EXIT_OK;
 }
 
-/* The same broker's statistics as they are now; NULL where it was started anew or is gone. */
-static const struct inf_stats_public *look_again(const struct options *options, const struct inf_stats_public *stats)
-{
-	char path[PATH_MAX];
-	const struct inf_stats_public *now = stats_find(options, path);
-
-	if (now && now->head.pid == stats->head.pid && now->head.start_ns == stats->head.start_ns)
-		return now;
-	stats_close(now);
-	return NULL;
-}
-
 static int gone(const struct options *options)
 {
 	return fail(options, EXIT_NOT_RUNNING, "the broker is gone, or was started anew; shmctl status says which");
 }
 
-static int show_once(const struct options *options, const struct view *view, const struct inf_stats_public *stats)
+/* window_ns: as in struct view. */
+static int show_cuts(const struct options *options, const struct view *view, const struct look *now, const struct look *before,
+		     uint64_t window_ns)
 {
-	struct cut *earlier = calloc(INF_STATS_MODELS + 1, sizeof(*earlier)), *now = earlier + INF_STATS_MODELS;
 	json_t *models = json_array();
-	uint64_t window_ns = 0;
-	enum life life = LIFE_GONE;
 	unsigned int n = 0;
+	struct cut cut;
 	int r = EXIT_OK;
 
-	if (!earlier || !models) {
-		free(earlier);
-		return fail(options, EXIT_UNHEALTHY, "out of memory");
-	}
-	if (view->window_ns || view->is_endless) {
-		uint64_t begin_ns = monotonic_ns();
-
-		for (unsigned int i = 0; i < INF_STATS_MODELS; i++)
-			cut_at(&earlier[i], &stats->models[i]);
-		sleep_ns(view->is_endless ? INF_FOREVER / 2 : view->window_ns);
-		window_ns = monotonic_ns() - begin_ns;
-		stats = look_again(options, stats);
-	}
-	if (stats)
-		life = stats_life(&stats->head);
-	for (unsigned int i = 0; stats && i < INF_STATS_MODELS; i++) {
-		const struct inf_stats_model *model = &stats->models[i];
+	for (unsigned int i = 0; i < INF_STATS_MODELS; i++) {
+		const struct inf_stats_model *model = &now->public->models[i];
 
 		if (!is_shown(view, model))
 			continue;
-		cut_at(now, model);
-		cut_since(now, &earlier[i]);
+		cut_between(&cut, now, before, i);
+		if (!options->json && n)
+			putchar('\n');
 		if (options->json)
-			json_array_append_new(models, cut_json(model, now));
+			json_array_append_new(models, cut_json(model, &cut));
 		else
-			printf("%s", n ? "\n" : "");
-		if (!options->json)
-			print_cut(view, window_ns, model, now);
+			print_cut(view, window_ns, model, &cut);
 		n++;
 	}
 	if (!n)
-		r = stats ? no_model(options, view) : gone(options);
+		r = no_model(options, view);
 	if (options->json && r == EXIT_OK)
-		r = print_json(options, "latency", json_pack("{s:s, s:I, s:O}", "state", life_word(life), "window_ns",
+		r = print_json(options, "latency", json_pack("{s:s, s:I, s:O}", "state", life_word(now->life), "window_ns",
 							     (json_int_t)window_ns, "models", models));
-	if (r == EXIT_OK && life == LIFE_GONE) {
-		if (!options->json)
-			fputs("the broker is gone; start infbroker anew. This is what it left\n", stderr);
-		r = EXIT_NOT_RUNNING;
-	}
 	json_decref(models);
-	free(earlier);
+	return r == EXIT_OK ? look_status(options, now) : r;
+}
+
+static int show_once(const struct options *options, const struct view *view, const struct look *first)
+{
+	const struct look none = { 0 };
+	uint64_t window_ns;
+	struct look now;
+	int r;
+
+	if (!view->window_ns && !view->is_endless)
+		return show_cuts(options, view, first, &none, 0);
+	sleep_ns(view->is_endless ? INF_FOREVER / 2 : view->window_ns);
+	look_try(options, false, &now);
+	window_ns = now.taken_ns - first->taken_ns;
+	r = look_continues(&now, first) ? show_cuts(options, view, &now, first, window_ns) : gone(options);
+	look_free(&now);
 	return r;
 }
 
@@ -305,41 +227,50 @@ static void print_history_line(const struct options *options, const struct inf_s
 		       word_time(max, served->max_ns));
 }
 
-static int show_history(const struct options *options, const struct view *view, const struct inf_stats_public *stats)
+/* Takes `before`. */
+static int show_history(const struct options *options, const struct view *view, struct look *before)
 {
-	struct cut *earlier = calloc(INF_STATS_MODELS + 1, sizeof(*earlier)), *now = earlier + INF_STATS_MODELS, whole;
-	const struct inf_stats_public *again;
-	int r = EXIT_OK;
+	struct look now;
+	struct cut cut;
 
-	if (!earlier)
-		return fail(options, EXIT_UNHEALTHY, "out of memory");
 	if (!options->json)
 		printf("%-20s %10s %9s %9s %9s\n", "MODEL", "REQ/S", "P50", "P99", "MAX");
-	for (unsigned int i = 0; i < INF_STATS_MODELS; i++)
-		cut_at(&earlier[i], &stats->models[i]);
 	for (uint64_t n = 0; !is_interrupted() && (!view->n_max || n < view->n_max); n++) {
 		fflush(stdout);
 		if (ferror(stdout))
 			break;
 		sleep_ns(view->history_ns);
-		again = look_again(options, stats);
-		if (!again || stats_life(&stats->head) == LIFE_GONE) {
-			stats_close(again);
-			r = gone(options);
-			break;
+		look_try(options, false, &now);
+		if (!look_continues(&now, before) || now.life == LIFE_GONE) {
+			look_free(&now);
+			return gone(options);
 		}
 		for (unsigned int i = 0; i < INF_STATS_MODELS && !is_interrupted(); i++) {
-			if (!is_shown(view, &again->models[i]))
+			if (!is_shown(view, &now.public->models[i]))
 				continue;
-			cut_at(now, &again->models[i]);
-			whole = *now;
-			cut_since(now, &earlier[i]);
-			print_history_line(options, &again->models[i], now, whole.at_ns - earlier[i].at_ns);
-			earlier[i] = whole;
+			cut_between(&cut, &now, before, i);
+			print_history_line(options, &now.public->models[i], &cut, now.taken_ns - before->taken_ns);
 		}
-		stats_close(again);
+		look_free(before);
+		*before = now;
 	}
-	free(earlier);
+	return EXIT_OK;
+}
+
+static int show(const struct options *options, const struct view *view)
+{
+	struct look look;
+	int r = look_take(options, false, &look);
+
+	if (r)
+		return r;
+	if (view->history_ns || view->window_ns || view->is_endless)
+		r = stats_must_live(options, look.path);
+	if (r == EXIT_OK) {
+		catch_interrupts();
+		r = view->history_ns ? show_history(options, view, &look) : show_once(options, view, &look);
+	}
+	look_free(&look);
 	return r;
 }
 
@@ -403,45 +334,25 @@ static int parse(const struct options *options, struct view *view, int argc, cha
 int kernel_statistics(const struct options *options, const struct kernel_filter *filter)
 {
 	const struct view view = { .model = filter->model, .window_ns = filter->duration_ns, .is_endless = !filter->duration_ns };
-	const struct inf_stats_public *stats;
-	char path[PATH_MAX];
-	int r;
 
-	stats = stats_open(options, path, &r);
-	if (!stats)
-		return r;
-	catch_interrupts();
-	return show_once(options, &view, stats);
+	return show(options, &view);
 }
 
 static int run(const struct options *options, int argc, char **argv)
 {
-	const struct inf_stats_public *stats;
 	struct view view = { 0 };
-	char path[PATH_MAX];
 	int r = parse(options, &view, argc, argv);
 
 	if (r)
 		return r;
-	if (view.by_kernel && (view.dist || view.history_ns))
+	if (!view.by_kernel)
+		return show(options, &view);
+	if (view.dist || view.history_ns)
 		return fail(options, EXIT_USAGE, "--dist and --history do not go with --source bpf");
-	if (view.by_kernel) {
-		view.kernel.model = view.model;
-		view.kernel.duration_ns = view.window_ns || view.is_endless ? view.window_ns : KERNEL_WINDOW_NS;
-		view.kernel.n_max = view.n_max;
-		return kernel_latency(options, &view.kernel);
-	}
-	stats = stats_open(options, path, &r);
-	if (!stats)
-		return r;
-	if (view.history_ns || view.window_ns || view.is_endless)
-		r = stats_must_live(options, path);
-	if (r) {
-		stats_close(stats);
-		return r;
-	}
-	catch_interrupts();
-	return view.history_ns ? show_history(options, &view, stats) : show_once(options, &view, stats);
+	view.kernel.model = view.model;
+	view.kernel.duration_ns = view.window_ns || view.is_endless ? view.window_ns : KERNEL_WINDOW_NS;
+	view.kernel.n_max = view.n_max;
+	return kernel_latency(options, &view.kernel);
 }
 
 const struct command command_latency = {

@@ -106,6 +106,13 @@ uint64_t counted(uint64_t now, uint64_t before)
 	return now > before ? now - before : 0;
 }
 
+const struct inf_stats_model *look_same_model(const struct look *look, const struct inf_stats_model *model, unsigned int idx)
+{
+	const struct inf_stats_model *there = look->public ? &look->public->models[idx] : NULL;
+
+	return there && there->model_version == model->model_version && !strcmp(there->name, model->name) ? there : NULL;
+}
+
 bool look_has_model(const struct look *look, uint32_t idx)
 {
 	return idx < INF_STATS_MODELS && look->public->models[idx].name[0];
@@ -145,10 +152,40 @@ const char *region_state_word(uint32_t state)
 
 void histogram_add_since(struct inf_histogram *to, const struct inf_histogram *now, const struct inf_histogram *before)
 {
+	uint64_t max_ns = 0;
+
 	to->n += counted(now->n, before ? before->n : 0);
 	to->sum_ns += counted(now->sum_ns, before ? before->sum_ns : 0);
-	for (unsigned int i = 0; i < INF_HISTOGRAM_BUCKETS; i++)
-		to->buckets[i] += counted(now->buckets[i], before ? before->buckets[i] : 0);
+	for (unsigned int i = 0; i < INF_HISTOGRAM_BUCKETS; i++) {
+		uint64_t n = counted(now->buckets[i], before ? before->buckets[i] : 0);
+
+		to->buckets[i] += n;
+		if (n)
+			max_ns = inf_histogram_upper_edge(i);
+	}
+	max_ns = max_ns < now->max_ns ? max_ns : now->max_ns;
+	to->max_ns = max_ns > to->max_ns ? max_ns : to->max_ns;
+}
+
+json_t *histogram_json(const struct inf_histogram *histogram)
+{
+	static const struct {
+		const char *name;
+		double q;
+	} quantiles[] = { { "p50_ns", 0.5 }, { "p90_ns", 0.9 }, { "p99_ns", 0.99 }, { "p999_ns", 0.999 } };
+	json_t *object = json_pack("{s:I, s:I, s:I}", "n", (json_int_t)histogram->n, "sum_ns", (json_int_t)histogram->sum_ns,
+				   "max_ns", (json_int_t)histogram->max_ns),
+	       *buckets = json_array();
+
+	for (size_t i = 0; i < sizeof(quantiles) / sizeof(quantiles[0]); i++)
+		json_object_set_new(object, quantiles[i].name,
+				    json_integer((json_int_t)inf_histogram_quantile(histogram, quantiles[i].q)));
+	for (uint32_t i = 0; i < INF_HISTOGRAM_BUCKETS; i++)
+		if (histogram->buckets[i])
+			json_array_append_new(buckets, json_pack("[I, I]", (json_int_t)inf_histogram_upper_edge(i),
+								 (json_int_t)histogram->buckets[i]));
+	json_object_set_new(object, "buckets", buckets);
+	return object;
 }
 
 /* One that had a batch at the last look, and has not ended it, has been busy ever since. */
@@ -192,11 +229,9 @@ static void add_models(const struct look *now, const struct look *before, struct
 	uint64_t n_rows = 0, n_batches = 0;
 
 	for (unsigned int i = 0; i < INF_STATS_MODELS; i++) {
-		const struct inf_stats_model *model = &now->public->models[i], *old = &before->public->models[i];
+		const struct inf_stats_model *model = &now->public->models[i], *old = look_same_model(before, model, i);
 
-		if (!model->name[0])
-			continue;
-		if (strcmp(model->name, old->name) != 0 || model->model_version != old->model_version)
+		if (!model->name[0] || !old)
 			continue; /* it came meanwhile: seen whole the next time */
 		n_rows += counted(model->n_rows, old->n_rows);
 		n_batches += counted(model->n_batches, old->n_batches);

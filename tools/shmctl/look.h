@@ -32,6 +32,8 @@ bool look_continues(const struct look *now, const struct look *before);
 
 /* now - before, 0 where it went back: what was counted anew, and garbage. */
 uint64_t counted(uint64_t now, uint64_t before);
+/* `model`, at place `idx` of another look: NULL where that has another one there. */
+const struct inf_stats_model *look_same_model(const struct look *look, const struct inf_stats_model *model, unsigned int idx);
 /* "NAME:VERSION" of a model of the file, "?" past its last. */
 #define MODEL_WORD_BYTES 80
 const char *look_model_word(char text[MODEL_WORD_BYTES], const struct look *look, uint32_t idx);
@@ -53,7 +55,8 @@ struct rates {
 void look_rates(const struct look *now, const struct look *before, struct rates *ret_rates);
 /* An instance's share of the time between two looks in which it ran batches. */
 double look_instance_busy(const struct look *now, const struct look *before, unsigned int idx);
-/* to += now - before, bucket by bucket. */
+/* to += now - before (NULL = nothing), bucket by bucket. Of the largest value between two only the bucket is known. */
 void histogram_add_since(struct inf_histogram *to, const struct inf_histogram *now, const struct inf_histogram *before);
+json_t *histogram_json(const struct inf_histogram *histogram);
 
 #endif /* SHMCTL_LOOK_H */

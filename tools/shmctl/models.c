@@ -6,16 +6,13 @@
  * that is stopped is not asked: then only the file speaks, which knows no signatures.
  */
 #define _GNU_SOURCE 1
-#include "shm/atomics.h"
-#include "tools/shmctl/shmctl.h"
-#include "tools/shmctl/stats.h"
+#include "tools/shmctl/look.h"
 #include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 static const char *state_word(uint32_t state)
@@ -40,28 +37,18 @@ static const char *name_of(const struct entry *entry)
 
 static uint32_t version_of(const struct entry *entry)
 {
-	return entry->info ? entry->info->signature.version : inf_load32(&entry->counters->model_version);
+	return entry->info ? entry->info->signature.version : entry->counters->model_version;
 }
 
 static uint32_t state_of(const struct entry *entry)
 {
-	return entry->info ? entry->info->state : inf_load32(&entry->counters->state);
+	return entry->info ? entry->info->state : entry->counters->state;
 }
 
 static uint64_t time_of(const struct entry *entry, unsigned int bucket)
 {
 	return entry->info ? entry->info->time_ns[bucket]
-			   : inf_load64(&entry->counters->time_ns[bucket]);
-}
-
-static const struct inf_stats_model *counters_of(const struct inf_stats_public *stats,
-						 const char *name, uint32_t version)
-{
-	for (unsigned int i = 0; stats && i < INF_STATS_MODELS; i++)
-		if (!strncmp(stats->models[i].name, name, INF_NAME_BYTES) &&
-		    inf_load32(&stats->models[i].model_version) == version)
-			return &stats->models[i];
-	return NULL;
+			   : entry->counters->time_ns[bucket];
 }
 
 /* --- JSON --- */
@@ -101,28 +88,11 @@ static json_t *tensors_json(const struct inf_tensor_spec *specs, uint32_t n_spec
 	return tensors;
 }
 
-static json_t *histogram_json(const struct inf_histogram *histogram)
-{
-	json_t *buckets = json_array();
-
-	for (uint32_t i = 0; i < INF_HISTOGRAM_BUCKETS; i++) {
-		uint64_t n = inf_load64(&histogram->buckets[i]);
-
-		if (n)
-			json_array_append_new(buckets,
-					      json_pack("[I, I]", (json_int_t)inf_histogram_upper_edge(i), (json_int_t)n));
-	}
-	return json_pack("{s:I, s:I, s:I, s:I, s:o}", "n", (json_int_t)inf_load64(&histogram->n), "p50_ns",
-			 (json_int_t)inf_histogram_quantile(histogram, 0.50), "p99_ns",
-			 (json_int_t)inf_histogram_quantile(histogram, 0.99), "max_ns",
-			 (json_int_t)inf_load64(&histogram->max_ns), "buckets", buckets);
-}
-
 static void add_info(json_t *model, const struct inf_model_info *info)
 {
 	const struct inf_signature *sig = &info->signature;
 
-		if (info->state == INF_MODEL_FAILED)
+	if (info->state == INF_MODEL_FAILED)
 		json_object_set_new(model, "error", json_text(info->text));
 	if (info->state != INF_MODEL_READY)
 		return;
@@ -152,10 +122,8 @@ static void add_counters(json_t *model, const struct inf_stats_model *counters)
 
 	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
 		json_object_set_new(model, words[i].name,
-				    json_integer((json_int_t)inf_load64((
-					    const uint64_t *)(const void *)((const char *)counters +
-									    words[i].offset))));
-	json_object_set_new(model, "batch_best", json_integer(inf_load32(&counters->batch_best)));
+				    json_integer((json_int_t) * (const uint64_t *)(const void *)((const char *)counters + words[i].offset)));
+	json_object_set_new(model, "batch_best", json_integer(counters->batch_best));
 	for (unsigned int i = 0; i < INF_STAGES; i++) {
 		snprintf(name, sizeof(name), "%s_ns", inf_stage_name((enum inf_stage)i));
 		json_object_set_new(model, name, histogram_json(&counters->stages[i]));
@@ -196,7 +164,7 @@ static const char *quantiles(char text[2 * WORD_BYTES], const struct inf_histogr
 {
 	char p50[WORD_BYTES], p99[WORD_BYTES];
 
-	if (!inf_load64(&histogram->n))
+	if (!histogram->n)
 		return "-";
 	snprintf(text, 2 * WORD_BYTES, "%s/%s",
 		 word_time(p50, inf_histogram_quantile(histogram, 0.50)),
@@ -220,9 +188,9 @@ static void print_entry(const struct entry *entry)
 
 	if (counters && state_of(entry) == INF_MODEL_READY)
 		snprintf(batch, sizeof(batch), "%" PRIu32 "/%" PRIu32,
-			 inf_load32(&counters->batch_best), inf_load32(&counters->batch_max));
+			 counters->batch_best, counters->batch_max);
 	if (counters)
-		snprintf(requests, sizeof(requests), "%" PRIu64, inf_load64(&counters->n_requests));
+		snprintf(requests, sizeof(requests), "%" PRIu64, counters->n_requests);
 	printf("%-24s %3" PRIu32 " %-8s %10s %12s %19s %19s\n", name_of(entry), version_of(entry),
 	       state_word(state_of(entry)), batch, requests,
 	       counters ? quantiles(waited, &counters->stages[INF_STAGE_QUEUE]) : "-",
@@ -234,8 +202,8 @@ static void print_entry(const struct entry *entry)
 		print_tensors("out", entry->info->signature.outputs,
 			      entry->info->signature.n_outputs);
 	}
-	if (counters && inf_load64(&counters->device_bytes))
-		printf("  device memory that loading it took: %s\n", word_bytes(word, inf_load64(&counters->device_bytes)));
+	if (counters && counters->device_bytes)
+		printf("  device memory that loading it took: %s\n", word_bytes(word, counters->device_bytes));
 	if (!time_of(entry, 0))
 		return;
 	printf("  time of a batch of");
@@ -282,12 +250,12 @@ static int ask(const struct options *options, struct listing *listing)
 		pause_briefly(); /* connect_broker() has set the alarm */
 	for (uint32_t i = 0; (r = inf_model_list(client, i, &info)) == 0; i++) {
 		struct entry entry = { .info = &info,
-				       .counters = counters_of(stats, info.signature.name,
-							       info.signature.version) };
+				       .counters = stats ? stats_model(stats, info.signature.name, info.signature.version) : NULL };
 
 		show(listing, &entry);
 	}
 	inf_close(client);
+	stats_close(stats);
 	return r == -ENOENT
 		       ? EXIT_OK
 		       : fail(options, EXIT_UNHEALTHY, "the broker broke off: %s", strerror(-r));
@@ -298,7 +266,7 @@ static void read_file(const struct inf_stats_public *stats, struct listing *list
 	for (unsigned int i = 0; i < INF_STATS_MODELS; i++) {
 		struct entry entry = { .counters = &stats->models[i] };
 
-		if (stats->models[i].name[0] && !stats->models[i].name[INF_NAME_BYTES - 1])
+		if (stats->models[i].name[0])
 			show(listing, &entry);
 	}
 }
@@ -306,17 +274,11 @@ static void read_file(const struct inf_stats_public *stats, struct listing *list
 /* Does somebody listen there? systemd does for a broker that is gone, and starts another one. */
 static bool answers(const char *path)
 {
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	bool r = false;
+	int fd = connect_path(path, SOCK_NONBLOCK, 0);
 
-	if (fd >= 0 && strlen(path) < sizeof(address.sun_path)) {
-		memcpy(address.sun_path, path, strlen(path) + 1);
-		r = connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0 || errno == EAGAIN;
-	}
 	if (fd >= 0)
 		close(fd);
-	return r;
+	return fd >= 0 || fd == -EAGAIN;
 }
 
 static int run(const struct options *options, int argc, char **argv)

@@ -11,42 +11,41 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/time.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 /* The socket beside the statistics file: an activated broker that does not run yet has nothing to be changed. */
 static int connect_operator(const struct options *options, char path[PATH_MAX], int *ret_fd)
 {
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	struct timeval limit = { .tv_sec = options->timeout_s };
+	const struct inf_stats_public *stats;
 	int r, fd;
 
-	if (!stats_open(options, path, &r))
+	stats = stats_open(options, path, &r);
+	if (!stats)
 		return r;
+	stats_close(stats);
 	r = stats_must_live(options, path);
 	if (r)
 		return r;
-	if (strlen(path) >= sizeof(address.sun_path))
-		return fail(options, EXIT_UNHEALTHY, "%s: a socket's path has at most %zu bytes", path, sizeof(address.sun_path) - 1);
-	memcpy(address.sun_path, path, strlen(path) + 1);
-	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return fail(options, EXIT_UNHEALTHY, "no socket: %s", strerror(errno));
-	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
-	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
-	if (connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0) {
+	fd = connect_path(path, 0, options->timeout_s);
+	if (fd >= 0) {
 		*ret_fd = fd;
 		return EXIT_OK;
 	}
-	r = errno;
-	close(fd);
-	if (r == EAGAIN)
+	switch (fd) {
+	case -ENAMETOOLONG:
+		return fail(options, EXIT_UNHEALTHY, "%s: a socket's path has at most %zu bytes", path, SOCKET_PATH_MAX);
+	case -EAGAIN:
 		return fail(options, EXIT_TIMED_OUT, "the broker at %s does not answer; shmctl status says in what state it is", path);
-	if (r == EACCES || r == EPERM)
-		return fail(options, EXIT_NO_PERMISSION, "%s: %s; ask as a user who may connect", path, strerror(r));
-	return fail(options, EXIT_NOT_RUNNING, "no broker runs at %s: %s; start infbroker", path, strerror(r));
+	case -EACCES:
+	case -EPERM:
+		return fail(options, EXIT_NO_PERMISSION, "%s: %s; ask as a user who may connect", path, strerror(-fd));
+	case -EMFILE:
+	case -ENFILE:
+	case -ENOMEM:
+		return fail(options, EXIT_UNHEALTHY, "no socket: %s", strerror(-fd));
+	default:
+		return fail(options, EXIT_NOT_RUNNING, "no broker runs at %s: %s; start infbroker", path, strerror(-fd));
+	}
 }
 
 static int refusal(const struct options *options, const struct inf_ctl_error *error)
@@ -208,6 +207,13 @@ void trace_close(struct trace *trace)
 {
 	inf_region_unmap((void *)(uintptr_t)trace->region, sizeof(*trace->region), 0);
 	close(trace->socket_fd);
+}
+
+const char *trace_model_name(const struct inf_stats_public *stats, uint32_t model)
+{
+	if (model >= INF_STATS_MODELS)
+		return "ping";
+	return stats->models[model].name[0] ? stats->models[model].name : "?";
 }
 
 /* Between two of its times; one that is missing makes no stage. */

@@ -32,6 +32,8 @@ bool trace_next(struct trace *trace, struct inf_trace_record *ret_record);
 bool trace_is_over(const struct trace *trace, int wait_ms);
 void trace_close(struct trace *trace);
 
+/* The name of a record's model: "ping" where the broker itself answered, "?" for one that the statistics do not have (any more). */
+const char *trace_model_name(const struct inf_stats_public *stats, uint32_t model);
 /* Time of a stage, ns; false where the record says nothing of it. INF_STAGE_SERVED is all of it: from submission, else acceptance. */
 bool trace_stage(const struct inf_trace_record *record, enum inf_stage stage, uint64_t *ret_ns);
 

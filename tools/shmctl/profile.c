@@ -71,14 +71,6 @@ static void name_thing(struct profile *profile, const char *what, uint32_t pid, 
 	end(profile);
 }
 
-static void model_name(const struct profile *profile, uint32_t model, char name[INF_NAME_BYTES + 1])
-{
-	if (model < INF_STATS_MODELS)
-		snprintf(name, INF_NAME_BYTES + 1, "%.*s", INF_NAME_BYTES, profile->stats->models[model].name);
-	else
-		snprintf(name, INF_NAME_BYTES + 1, "ping");
-}
-
 static uint32_t executor_pid(const struct profile *profile)
 {
 	return profile->stats->executor_pid;
@@ -199,36 +191,38 @@ static void arrow(struct profile *profile, const struct inf_trace_record *record
 	}
 }
 
+/* And a look at the statistics: models and executors come and go. */
 static void counters(struct profile *profile)
 {
 	uint64_t now_ns = monotonic_ns();
-	char name[INF_NAME_BYTES + 1], path[PATH_MAX];
+	char path[PATH_MAX];
 	const struct inf_stats_public *now;
 
 	if (now_ns - profile->counted_ns < COUNTERS_NS)
 		return;
 	profile->counted_ns = now_ns;
 	now = stats_find(profile->options, path);
-	for (unsigned int i = 0; now && i < INF_STATS_MODELS; i++) {
+	if (!now)
+		return;
+	stats_close(profile->stats);
+	profile->stats = now;
+	for (unsigned int i = 0; i < INF_STATS_MODELS; i++) {
 		const struct inf_stats_model *model = &now->models[i];
 
 		if (!model->name[0] || !model->n_requests)
 			continue;
-		model_name(profile, i, name);
 		event(profile, "C", now_ns, profile->stats->head.pid, 0);
-		text(profile, "name", name);
+		text(profile, "name", model->name);
 		fprintf(profile->file, ",\"args\":{\"rows waiting\":%" PRIu64 ",\"rows running\":%" PRIu64 "}",
 			model->queued, model->in_flight);
 		end(profile);
 	}
-	stats_close(now);
 }
 
 static void take(struct profile *profile, const char *path, const struct inf_trace_record *record)
 {
-	char model[INF_NAME_BYTES + 1];
+	const char *model = trace_model_name(profile->stats, record->model);
 
-	model_name(profile, record->model, model);
 	name_client(profile, path, record->pid);
 	span_request(profile, record, model);
 	if (record->instance != INF_TRACE_NONE && record->ended_ns >= record->begun_ns) {
@@ -291,6 +285,7 @@ static int profile_to(const struct options *options, uint64_t for_ns, const char
 	if (profile->stats)
 		r = trace_open(options, &trace);
 	if (!profile->stats || r) {
+		stats_close(profile->stats);
 		free(profile);
 		return r;
 	}
@@ -306,6 +301,7 @@ static int profile_to(const struct options *options, uint64_t for_ns, const char
 		r = finish(profile, output, &trace, collect(profile, path, &trace));
 	}
 	trace_close(&trace);
+	stats_close(profile->stats);
 	free(profile);
 	return r;
 }

@@ -10,8 +10,6 @@
 #define _GNU_SOURCE 1
 #include "tools/shmctl/screen.h"
 #include <errno.h>
-#include <langinfo.h>
-#include <locale.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -252,11 +250,6 @@ int screen_wait(uint64_t until_ns)
 		return n < 0 && (errno == EINTR || errno == EAGAIN) ? SCREEN_CHANGED : SCREEN_GONE;
 	screen.n_keys = (size_t)n;
 	return take_key();
-}
-
-bool screen_has_utf8(void)
-{
-	return setlocale(LC_CTYPE, "") && !strcmp(nl_langinfo(CODESET), "UTF-8");
 }
 
 static bool is_set(const char *name)

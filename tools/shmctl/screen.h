@@ -38,8 +38,6 @@ enum {
 };
 int screen_wait(uint64_t until_ns);
 
-/* May text have the block characters? As LC_ALL, LC_CTYPE and LANG say. */
-bool screen_has_utf8(void);
 /* By --color (NULL = auto), NO_COLOR, CLICOLOR_FORCE, TERM, and whether standard output is a terminal. */
 bool screen_has_colours(const char *asked);
 

@@ -13,6 +13,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/un.h>
 
 enum exit_status {
 	EXIT_OK = 0,
@@ -110,6 +111,13 @@ int print_json(const struct options *options, const char *schema, json_t *object
  * timeout ends the program. */
 struct inf_client *connect_broker(const struct options *options, int *ret_status);
 
+/*
+ * A connection to what listens at `path`, without a word said: its fd, or -errno. `flags` as for socket(2); no call on it takes
+ * longer than limit_s (0 = for ever), -EAGAIN then, and where it does not wait and there is no place in the queue.
+ */
+#define SOCKET_PATH_MAX (sizeof(((struct sockaddr_un *)0)->sun_path) - 1)
+int connect_path(const char *path, int flags, unsigned int limit_s);
+
 /* CLOCK_MONOTONIC, ns, and the moment --timeout ends (INF_FOREVER: none). */
 uint64_t monotonic_ns(void);
 uint64_t timeout_ns(const struct options *options);
@@ -138,7 +146,19 @@ const char *word_bytes(char text[WORD_BYTES], uint64_t n_bytes);
 /* "f32[batch,3,224,224]"; a dimension that varies is written "0..MAX". */
 #define SHAPE_BYTES 256
 const char *word_shape(char text[SHAPE_BYTES], const struct inf_tensor_spec *spec);
-/* Printable, at most WORD_BYTES - 1 characters: what a client calls itself. */
+/* `text` without what harms a terminal or a column, cut to what `clean` has room for; of a name, WORD_BYTES. */
+const char *word_clean(char *clean, size_t clean_bytes, const char *text);
 const char *word_name(char text[WORD_BYTES], const char *name);
+/* Wall-clock time (ns) of a moment on the monotonic clock, as both run now; "[2026-11-30 ]12:34:56.789" of it, local time. */
+uint64_t wall_ns(uint64_t monotonic_time_ns);
+const char *word_wall(char text[WORD_BYTES], bool with_date, uint64_t ns);
+
+/* May text have the block characters? As LC_ALL, LC_CTYPE and LANG say. */
+bool has_utf8(void);
+/* A column's mark: level 0 is empty, PLOT_LEVELS - 1 and more are full. */
+#define PLOT_LEVELS 9u
+const char *plot_mark(bool utf8, unsigned int level);
+/* A mark for each count: full for the largest, never empty where there is one. */
+void print_plot(const uint64_t *columns, unsigned int n_columns);
 
 #endif /* SHMCTL_SHMCTL_H */

@@ -184,31 +184,22 @@ static void print_figure(json_t *json, const char *name, uint64_t before, uint64
 		printf("  %-28s %+14" PRId64 " %14.1f/s\n", name, (int64_t)(after - before), (double)(after - before) / seconds);
 }
 
-static const struct inf_stats_model *same_model(const struct inf_stats_public *stats, const struct inf_stats_model *model)
-{
-	for (unsigned int i = 0; i < INF_STATS_MODELS; i++)
-		if (!strncmp(stats->models[i].name, model->name, INF_NAME_BYTES) && stats->models[i].model_version == model->model_version)
-			return &stats->models[i];
-	return NULL;
-}
-
 static json_t *diff_models(bool as_json, const struct side *a, const struct side *b, double seconds)
 {
 	static const struct inf_stats_model none;
 	json_t *models = as_json ? json_array() : NULL;
 
 	for (unsigned int i = 0; i < INF_STATS_MODELS; i++) {
-		const struct inf_stats_model *after = &b->stats->models[i], *before = same_model(a->stats, after);
-		char name[INF_NAME_BYTES + 1], word[WORD_BYTES];
+		const struct inf_stats_model *after = &b->stats->models[i], *before = stats_model(a->stats, after->name, after->model_version);
+		char word[WORD_BYTES];
 		json_t *json;
 
-		snprintf(name, sizeof(name), "%.*s", INF_NAME_BYTES, after->name);
 		before = before ? before : &none;
-		if (!name[0] || (after->n_requests == before->n_requests && after->n_batches == before->n_batches))
+		if (!after->name[0] || (after->n_requests == before->n_requests && after->n_batches == before->n_batches))
 			continue;
-		json = as_json ? json_pack("{s:o, s:I}", "name", json_text(name), "version", (json_int_t)after->model_version) : NULL;
+		json = as_json ? json_pack("{s:o, s:I}", "name", json_text(after->name), "version", (json_int_t)after->model_version) : NULL;
 		if (!as_json)
-			printf("%s:%" PRIu32 "\n", word_name(word, name), after->model_version);
+			printf("%s:%" PRIu32 "\n", word_name(word, after->name), after->model_version);
 		print_figure(json, "requests", before->n_requests, after->n_requests, seconds);
 		print_figure(json, "errors", before->n_errors, after->n_errors, seconds);
 		print_figure(json, "rows", before->n_rows, after->n_rows, seconds);

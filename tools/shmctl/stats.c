@@ -20,12 +20,10 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #define PLACES_MAX	2
 #define SESSIONS_MAX	1000000u /* no broker has more */
-#define SOCKET_PATH_MAX (sizeof(((struct sockaddr_un *)0)->sun_path) - 1)
 
 /* Where a socket may be, in the library's order. */
 static unsigned int places(const struct options *options, char paths[PLACES_MAX][PATH_MAX])
@@ -417,6 +415,14 @@ void stats_each_session(const char *socket_path, void (*each)(void *data, const 
 		return;
 	close(fd);
 	stats_each_file(socket_path, each_of_user, &with);
+}
+
+const struct inf_stats_model *stats_model(const struct inf_stats_public *stats, const char *name, uint32_t version)
+{
+	for (unsigned int i = 0; i < INF_STATS_MODELS; i++)
+		if (stats->models[i].name[0] && !strcmp(stats->models[i].name, name) && (!version || stats->models[i].model_version == version))
+			return &stats->models[i];
+	return NULL;
 }
 
 bool stats_has_device(const struct inf_stats_public *stats)

@@ -49,6 +49,8 @@ void stats_close(const struct inf_stats_public *stats);
  * `each` returns.
  */
 void stats_each_session(const char *socket_path, void (*each)(void *data, const struct inf_stats_session *entry), void *data);
+/* The model of that name; `version` 0: whichever comes first. NULL = none. */
+const struct inf_stats_model *stats_model(const struct inf_stats_public *stats, const char *name, uint32_t version);
 /* Does it serve on a device, or hold memory there still? */
 bool stats_has_device(const struct inf_stats_public *stats);
 

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* status.c - `shmctl status`: one screen about the broker, from its statistics file alone. */
 #define _GNU_SOURCE 1
-#include "shm/atomics.h"
 #include "shm/status.h"
 #include "tools/shmctl/shmctl.h"
 #include "tools/shmctl/stats.h"
@@ -34,18 +33,10 @@ static bool is_bytes(const char *limit_name)
 	return strstr(limit_name, "memory") || !strcmp(limit_name, "region_max");
 }
 
-/* A string of the file, which its writer might not have ended. */
-static const char *string_of(char *copy, size_t copy_bytes, const char *from, size_t from_bytes)
-{
-	snprintf(copy, copy_bytes, "%.*s", (int)strnlen(from, from_bytes), from);
-	return copy;
-}
-#define STRING(copy, from) string_of(copy, sizeof(copy), from, sizeof(from))
-
 static void count_models(const struct inf_stats_public *stats, unsigned int n[INF_MODEL_FAILED + 1])
 {
 	for (unsigned int i = 0; i < INF_STATS_MODELS; i++) {
-		uint32_t state = inf_load32(&stats->models[i].state);
+		uint32_t state = stats->models[i].state;
 
 		if (stats->models[i].name[0] && state <= INF_MODEL_FAILED)
 			n[state]++;
@@ -55,19 +46,18 @@ static void count_models(const struct inf_stats_public *stats, unsigned int n[IN
 static int print_as_json(const struct options *options, const struct inf_stats_public *stats,
 			 enum life life, const char *path)
 {
-	char text[256], asked[64];
 	unsigned int n_models[INF_MODEL_FAILED + 1] = { 0 };
 	json_t *statuses = json_object(), *limits = json_object();
 
 	count_models(stats, n_models);
 	for (uint32_t i = 0; i < INF_STATUS_N; i++)
 		json_object_set_new(statuses, inf_shm_status_name(i),
-				    json_integer((json_int_t)inf_load64(&stats->n_status[i])));
+				    json_integer((json_int_t)stats->n_status[i]));
 	for (unsigned int i = 0; i < INF_STATS_LIMITS && stats->limits[i].name[0]; i++)
-		json_object_set_new(limits, STRING(text, stats->limits[i].name),
+		json_object_set_new(limits, stats->limits[i].name,
 				    json_pack("{s:I,s:I}", "limit",
 					      (json_int_t)stats->limits[i].limit, "used",
-					      (json_int_t)inf_load64(&stats->limits[i].used)));
+					      (json_int_t)stats->limits[i].used));
 	return print_json(
 		options, "status",
 		json_pack(
@@ -75,32 +65,32 @@ static int print_as_json(const struct options *options, const struct inf_stats_p
 			" s:{s:s, s:i, s:o, s:o, s:i, s:I, s:I},"
 			" s:{s:I, s:I, s:I, s:I}, s:{s:i, s:i, s:i}, s:o, s:I, s:I, s:I, s:I, s:o}",
 			"state", life_word(life), "socket", json_text(path), "pid", (int)stats->head.pid,
-			"version", json_text(STRING(text, stats->version_text)), "loop",
+			"version", json_text(stats->version_text), "loop",
 			json_string(stats->loop[0] == 'e' ? "epoll" : "io_uring"), "uptime_ns",
 			(json_int_t)(life == LIFE_GONE ? 0 : stats_now_ns() - stats->head.start_ns),
-			"draining", inf_load32(&stats->draining) != INF_STATS_SERVES, "wake_ns", (int)stats->wake_ns,
+			"draining", stats->draining != INF_STATS_SERVES, "wake_ns", (int)stats->wake_ns,
 			"spin_ns", (int)stats->spin_ns,
 			/* executor */
-			"executor", "state", executor_word(inf_load32(&stats->executor_state)),
-			"pid", (int)inf_load32(&stats->executor_pid), "device",
-			json_text(STRING(text, stats->device)), "device_asked",
-			json_text(STRING(asked, stats->device_asked)), "instances",
-			(int)inf_load32(&stats->n_instances), "generation",
-			(json_int_t)inf_load64(&stats->executor_generation), "deaths",
-			(json_int_t)inf_load64(&stats->n_executor_deaths),
+			"executor", "state", executor_word(stats->executor_state),
+			"pid", (int)stats->executor_pid, "device",
+			json_text(stats->device), "device_asked",
+			json_text(stats->device_asked), "instances",
+			(int)stats->n_instances, "generation",
+			(json_int_t)stats->executor_generation, "deaths",
+			(json_int_t)stats->n_executor_deaths,
 			/* sessions */
-			"sessions", "now", (json_int_t)inf_load64(&stats->n_sessions), "total",
-			(json_int_t)inf_load64(&stats->n_sessions_total), "ended_by_broker",
-			(json_int_t)inf_load64(&stats->n_sessions_ended), "device_bytes",
-			(json_int_t)inf_load64(&stats->device_bytes),
+			"sessions", "now", (json_int_t)stats->n_sessions, "total",
+			(json_int_t)stats->n_sessions_total, "ended_by_broker",
+			(json_int_t)stats->n_sessions_ended, "device_bytes",
+			(json_int_t)stats->device_bytes,
 			/* models */
 			"models", "ready", (int)n_models[INF_MODEL_READY], "loading",
 			(int)n_models[INF_MODEL_LOADING], "failed", (int)n_models[INF_MODEL_FAILED],
 			/* counters */
-			"requests", statuses, "pings", (json_int_t)inf_load64(&stats->n_pings),
-			"wakes", (json_int_t)inf_load64(&stats->n_wakes), "parks",
-			(json_int_t)inf_load64(&stats->n_parks), "log_lines_dropped",
-			(json_int_t)inf_load64(&stats->n_log_dropped), "limits", limits));
+			"requests", statuses, "pings", (json_int_t)stats->n_pings,
+			"wakes", (json_int_t)stats->n_wakes, "parks",
+			(json_int_t)stats->n_parks, "log_lines_dropped",
+			(json_int_t)stats->n_log_dropped, "limits", limits));
 }
 
 static void print_requests(const struct inf_stats_public *stats)
@@ -109,7 +99,7 @@ static void print_requests(const struct inf_stats_public *stats)
 
 	printf("requests  ");
 	for (uint32_t i = 0; i < INF_STATUS_N; i++) {
-		uint64_t n = inf_load64(&stats->n_status[i]);
+		uint64_t n = stats->n_status[i];
 
 		if (n)
 			printf("%s%s %" PRIu64, any ? ", " : "", inf_shm_status_name(i), n);
@@ -120,57 +110,56 @@ static void print_requests(const struct inf_stats_public *stats)
 
 static void print_limits(const struct inf_stats_public *stats)
 {
-	char name[33], used[WORD_BYTES], limit[WORD_BYTES];
+	char used[WORD_BYTES], limit[WORD_BYTES];
 
 	printf("limits    %-22s %12s %12s\n", "", "used", "limit");
 	for (unsigned int i = 0; i < INF_STATS_LIMITS && stats->limits[i].name[0]; i++) {
 		const struct inf_stats_limit *entry = &stats->limits[i];
-		uint64_t n = inf_load64(&entry->used);
+		uint64_t n = entry->used;
 
-		STRING(name, entry->name);
-		if (is_bytes(name)) {
+		if (is_bytes(entry->name)) {
 			word_bytes(used, n);
 			word_bytes(limit, entry->limit);
 		} else {
 			snprintf(used, sizeof(used), "%" PRIu64, n);
 			snprintf(limit, sizeof(limit), "%" PRIu64, entry->limit);
 		}
-		printf("          %-22s %12s %12s\n", name, n ? used : "-", limit);
+		printf("          %-22s %12s %12s\n", entry->name, n ? used : "-", limit);
 	}
 }
 
 static void print_for_people(const struct inf_stats_public *stats, enum life life, const char *path)
 {
-	char text[256], up[WORD_BYTES], name[WORD_BYTES], held[WORD_BYTES];
+	char up[WORD_BYTES], name[WORD_BYTES], held[WORD_BYTES];
 	unsigned int n_models[INF_MODEL_FAILED + 1] = { 0 };
 
 	count_models(stats, n_models);
 	word_time(up, stats_now_ns() - stats->head.start_ns);
 	printf("broker    %s, pid %" PRIu32 ", version %s, loop %s%s%s%s\n", life_word(life),
-	       stats->head.pid, word_name(name, STRING(text, stats->version_text)),
+	       stats->head.pid, word_name(name, stats->version_text),
 	       stats->loop[0] == 'e' ? "epoll" : "io_uring", life == LIFE_GONE ? "" : ", up ",
-	       life == LIFE_GONE ? "" : up, draining_word(inf_load32(&stats->draining)));
+	       life == LIFE_GONE ? "" : up, draining_word(stats->draining));
 	printf("socket    %s\n", path);
 	if (stats->models_path[0])
-		printf("models    %s: ", STRING(text, stats->models_path));
+		printf("models    %s: ", stats->models_path);
 	else
 		printf("models    ");
 	printf("%u ready, %u loading, %u failed\n", n_models[INF_MODEL_READY],
 	       n_models[INF_MODEL_LOADING], n_models[INF_MODEL_FAILED]);
 	printf("executor  %s, pid %" PRIu32 ", device %s, %" PRIu32
 	       " instance(s), generation %" PRIu64 ", %" PRIu64 " death(s)\n",
-	       executor_word(inf_load32(&stats->executor_state)), inf_load32(&stats->executor_pid),
-	       word_name(name, STRING(text, stats->device)), inf_load32(&stats->n_instances),
-	       inf_load64(&stats->executor_generation), inf_load64(&stats->n_executor_deaths));
+	       executor_word(stats->executor_state), stats->executor_pid,
+	       word_name(name, stats->device), stats->n_instances,
+	       stats->executor_generation, stats->n_executor_deaths);
 	printf("sessions  %" PRIu64 " now, %" PRIu64 " in all, %" PRIu64 " ended by the broker",
-	       inf_load64(&stats->n_sessions), inf_load64(&stats->n_sessions_total),
-	       inf_load64(&stats->n_sessions_ended));
+	       stats->n_sessions, stats->n_sessions_total,
+	       stats->n_sessions_ended);
 	if (stats_has_device(stats))
-		printf(", %s of device memory", word_bytes(held, inf_load64(&stats->device_bytes)));
+		printf(", %s of device memory", word_bytes(held, stats->device_bytes));
 	putchar('\n');
-	if (stats->device_asked[0] && !strcmp(STRING(text, stats->device), "cpu"))
+	if (stats->device_asked[0] && !strcmp(stats->device, "cpu"))
 		printf("note      --device %s was asked for, and cannot be used: the broker's log says why\n",
-		       word_name(name, STRING(text, stats->device_asked)));
+		       word_name(name, stats->device_asked));
 	if (stats_has_device(stats))
 		puts("note      models on a device are proven on a CUDA driver in software; no GPU has run them yet");
 	printf("waiting   looks for work for %.1f us before it sleeps; a wake-up takes %.1f us here\n",

@@ -112,16 +112,6 @@ const char *word_short_time(char text[WORD_BYTES], uint64_t ns)
 	return text;
 }
 
-const char *word_clean(char *clean, size_t clean_bytes, const char *text)
-{
-	size_t n = 0;
-
-	for (; text[n] && n < clean_bytes - 1; n++)
-		clean[n] = text[n] >= ' ' && text[n] <= '~' ? text[n] : '?';
-	clean[n] = '\0';
-	return clean;
-}
-
 /* --- rows --- */
 
 void table_begin(struct table *table, const struct column *columns, unsigned int n_columns, const struct view *view)

@@ -97,7 +97,5 @@ json_t *json_rate(double real);
 const char *word_rate(char text[WORD_BYTES], double rate);
 /* word_time() without the blank: at most 5 characters below 1,000 s. */
 const char *word_short_time(char text[WORD_BYTES], uint64_t ns);
-/* `text` without what harms a terminal or a column, cut to what `clean` has room for. */
-const char *word_clean(char *clean, size_t clean_bytes, const char *text);
 
 #endif /* SHMCTL_TABLE_H */

@@ -242,7 +242,7 @@ static int show(struct top *top, const struct request *request)
 	r = look_take(top->options, true, &top->now);
 	if (r)
 		return r;
-	top->has_utf8 = screen_has_utf8();
+	top->has_utf8 = has_utf8();
 	top->has_colours = screen_has_colours(request->color);
 	top_rows(top);
 	/* In a snapshot nothing changes: one picture. */

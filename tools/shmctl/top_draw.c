@@ -117,8 +117,6 @@ static void put_styled(struct line *line, const char *code, const char *ascii)
 /* The last n_columns values, the largest as high as a letter. */
 static void put_history(struct line *line, const struct history *history, unsigned int n_columns)
 {
-	static const char *const blocks[] = { "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█" };
-	static const char *const letters[] = { "_", ".", "-", "=", "+", "*", "#", "@" };
 	unsigned int n = history->n < n_columns ? history->n : n_columns, n_blanks = n_columns - n;
 	float largest = 0;
 
@@ -128,8 +126,8 @@ static void put_history(struct line *line, const struct history *history, unsign
 		largest = fmaxf(largest, history->values[(history->next + HISTORY - i) % HISTORY]);
 	for (unsigned int i = n; i > 0; i--) {
 		float value = history->values[(history->next + HISTORY - i) % HISTORY];
-		unsigned int level = largest > 0 ? (unsigned int)(value / largest * 7.0f + 0.5f) : 0;
-		const char *word = line->top->has_utf8 ? blocks[level & 7] : letters[level & 7];
+		unsigned int level = largest > 0 ? (unsigned int)(value / largest * (float)(PLOT_LEVELS - 2) + 0.5f) : 0;
+		const char *word = plot_mark(line->top->has_utf8, 1 + level);
 
 		text_add(line->text, word, strlen(word));
 		line->n_left--;

@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define LOOK_MS	 5 /* 16,384 records are 3.3 million requests/s then */
 #define NAMES_NS 500000000u /* models come and go */
@@ -25,16 +24,6 @@ struct filter {
 	bool by_kernel;
 	struct kernel_filter kernel; /* what it alone takes */
 };
-
-static const char *model_name(const struct inf_stats_public *stats, uint16_t model, char name[INF_NAME_BYTES + 1])
-{
-	if (model == INF_TRACE_NONE)
-		return "ping";
-	if (model >= INF_STATS_MODELS)
-		return "?";
-	snprintf(name, INF_NAME_BYTES + 1, "%.*s", INF_NAME_BYTES, stats->models[model].name);
-	return name;
-}
 
 static bool is_wanted(const struct filter *filter, const struct inf_trace_record *record, const char *name)
 {
@@ -91,29 +80,13 @@ static void print_head(void)
 	puts("  BATCH");
 }
 
-/* The time of day, of a monotonic one that has just been. */
-static void word_clock(char text[16], uint64_t at_ns)
-{
-	struct timespec now;
-	uint64_t wall_ns;
-	struct tm parts;
-	time_t seconds;
-
-	clock_gettime(CLOCK_REALTIME, &now);
-	wall_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec - (monotonic_ns() - at_ns);
-	seconds = (time_t)(wall_ns / 1000000000u);
-	localtime_r(&seconds, &parts);
-	snprintf(text, 16, "%02u:%02u:%02u.%03u", (unsigned int)parts.tm_hour % 24, (unsigned int)parts.tm_min % 60,
-		 (unsigned int)parts.tm_sec % 61, (unsigned int)(wall_ns / 1000000u % 1000u));
-}
-
 static int print_for_people(const struct inf_trace_record *record, const char *name)
 {
-	char clock[16], word[WORD_BYTES];
+	char clock[WORD_BYTES], word[WORD_BYTES];
 	uint64_t ns;
 
-	word_clock(clock, record->answered_ns);
-	printf("%-12s %7" PRIu32 " %8" PRIu32 " %-16.16s %5" PRIu32 " %-11s", clock, record->session, record->pid,
+	printf("%-12s %7" PRIu32 " %8" PRIu32 " %-16.16s %5" PRIu32 " %-11s",
+	       word_wall(clock, false, wall_ns(record->answered_ns)), record->session, record->pid,
 	       word_name(word, name), record->rows, inf_shm_status_name(record->status));
 	printf(" %9s", trace_stage(record, INF_STAGE_SERVED, &ns) ? word_time(word, ns) : "-");
 	for (unsigned int i = 0; i < INF_STAGE_SERVED; i++)
@@ -141,20 +114,19 @@ static void renew(const struct options *options, const struct inf_stats_public *
 }
 
 /* Says what was asked for until there is no more to be said. */
-static int follow(const struct options *options, const struct filter *filter, const struct inf_stats_public *stats,
+static int follow(const struct options *options, const struct filter *filter, const struct inf_stats_public **stats,
 		  struct trace *trace)
 {
 	uint64_t renewed_ns = 0;
 	uint64_t n = 0, until_ns = filter->for_ns ? monotonic_ns() + filter->for_ns : INF_FOREVER;
 	struct inf_trace_record record;
-	char name[INF_NAME_BYTES + 1];
 
 	for (;;) {
 		bool is_over = trace_is_over(trace, LOOK_MS);
 
-		renew(options, &stats, &renewed_ns);
+		renew(options, stats, &renewed_ns);
 		while (trace_next(trace, &record)) {
-			const char *model = model_name(stats, record.model, name);
+			const char *model = trace_model_name(*stats, record.model);
 
 			if (!is_wanted(filter, &record, model))
 				continue;
@@ -172,16 +144,6 @@ static int follow(const struct options *options, const struct filter *filter, co
 	}
 }
 
-/* "ping" is what the broker answers itself. */
-static bool has_model(const struct inf_stats_public *stats, const char *name)
-{
-	bool found = !strcmp(name, "ping");
-
-	for (unsigned int i = 0; i < INF_STATS_MODELS && !found; i++)
-		found = !strncmp(stats->models[i].name, name, INF_NAME_BYTES);
-	return found;
-}
-
 static int trace_all(const struct options *options, const struct filter *filter)
 {
 	const struct inf_stats_public *stats;
@@ -192,21 +154,24 @@ static int trace_all(const struct options *options, const struct filter *filter)
 	stats = stats_open(options, path, &r);
 	if (!stats)
 		return r;
-	if (filter->model && !has_model(stats, filter->model)) {
+	/* "ping" is what the broker answers itself. */
+	if (filter->model && strcmp(filter->model, "ping") != 0 && !stats_model(stats, filter->model, 0))
+		r = fail(options, EXIT_UNHEALTHY, "no model %s; shmctl models lists them", filter->model);
+	else
+		r = trace_open(options, &trace);
+	if (r) {
 		stats_close(stats);
-		return fail(options, EXIT_UNHEALTHY, "no model %s; shmctl models lists them", filter->model);
-	}
-	r = trace_open(options, &trace);
-	if (r)
 		return r;
+	}
 	catch_interrupts();
 	if (!options->json && !filter->no_header)
 		print_head();
 	fflush(stdout);
-	r = follow(options, filter, stats, &trace);
+	r = follow(options, filter, &stats, &trace);
 	if (trace.n_lost)
 		fprintf(stderr, "shmctl trace: %" PRIu64 " request(s) went by unseen: they come faster than they can be written\n", trace.n_lost);
 	trace_close(&trace);
+	stats_close(stats);
 	return r;
 }
 
