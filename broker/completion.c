@@ -24,12 +24,16 @@ static void push(struct broker *broker, struct lane *lane, const struct inf_comp
 {
 	inf_cq_push(&lane->cq, body);
 	mark_dirty(broker, lane);
+}
+
+static void count_answers(struct broker *broker, struct inf_stats_session *stats, enum inf_status status, uint32_t n)
+{
 	if (!STATS_COUNTED)
 		return;
-	broker->stats->n_status[body->status]++;
-	lane->session->stats->n_requests++;
-	if (body->status != INF_OK)
-		lane->session->stats->n_errors++;
+	broker->stats->n_status[status] += n;
+	stats->n_requests += n;
+	if (status != INF_OK)
+		stats->n_errors += n;
 }
 
 static uint32_t to_us(uint64_t ns)
@@ -53,21 +57,55 @@ static void add_stages(struct inf_histogram *stages, const struct job *job, uint
 	inf_histogram_add_weighted(&stages[INF_STAGE_POST], now_ns - job->begun_ns - job->work_ns, job->weight);
 }
 
+static void count_jobs(struct broker *broker, const struct handle *handle, enum inf_status status, uint32_t n)
+{
+	struct inf_stats_model *stats = handle->model->stats;
+
+	count_answers(broker, handle->session->stats, status, n);
+	stats->n_requests += n;
+	if (status != INF_OK)
+		stats->n_errors += n;
+	stats_handle_hot(handle, n);
+}
+
+static void count_served(const struct handle *handle, uint64_t served_ns, uint32_t n)
+{
+	inf_histogram_add_weighted(&handle->model->stats->stages[INF_STAGE_SERVED], served_ns, n);
+	inf_coarse_add_weighted(&handle->session->stats->served, served_ns, n);
+}
+
+void completion_count(struct broker *broker)
+{
+	struct tally *tally = &broker->tally;
+
+	if (!tally->n)
+		return;
+	count_jobs(broker, tally->handle, INF_OK, tally->n);
+	count_served(tally->handle, broker->now_ns - tally->accepted_ns, tally->n);
+	tally->n = 0;
+}
+
+/* What one client sent in one turn, and gets its answers to in one, is counted at once. */
 static void account(struct broker *broker, const struct job *job, enum inf_status status)
 {
-	struct inf_stats_model *stats = job->handle->model->stats;
+	struct tally *tally = &broker->tally;
 
 	if (!STATS_COUNTED)
 		return;
-	stats->n_requests++;
-	stats->n_errors += status != INF_OK;
-	stats_handle_hot(job->handle);
-	if (!job->dispatched_ns)
+	if (job->weight && job->dispatched_ns)
+		add_stages(job->handle->model->stats->stages, job, broker->now_ns);
+	if (status != INF_OK) {
+		count_jobs(broker, job->handle, status, 1);
+		if (job->dispatched_ns)
+			count_served(job->handle, broker->now_ns - job->accepted_ns, 1);
 		return;
-	inf_histogram_add(&stats->stages[INF_STAGE_SERVED], broker->now_ns - job->accepted_ns);
-	inf_coarse_add(&job->session->stats->served, broker->now_ns - job->accepted_ns);
-	if (job->weight)
-		add_stages(stats->stages, job, broker->now_ns);
+	}
+	if (tally->handle != job->handle || tally->accepted_ns != job->accepted_ns) {
+		completion_count(broker);
+		tally->handle = job->handle;
+		tally->accepted_ns = job->accepted_ns;
+	}
+	tally->n++;
 }
 
 void completion_post(struct broker *broker, struct job *job, enum inf_status status)
@@ -123,6 +161,7 @@ void completion_answer(struct broker *broker, struct lane *lane, const struct in
 	/* The one that was taken last. */
 	INF_PROBE10(complete, lane->session_id, lane->pid, lane->idx, lane->sq.head - 1, broker->now_ns, result->status,
 		    INF_PROBE_NONE, INF_PROBE_NONE, 0, 0);
+	count_answers(broker, lane->session->stats, result->status, 1);
 	if (broker->tracers)
 		trace_answer(broker, lane, result);
 	push(broker, lane, &body);

@@ -9,6 +9,9 @@
  * is gone. With INF_OK the client holds the output block from now on. */
 void completion_post(struct broker *broker, struct job *job, enum inf_status status);
 
+/* Counts what was posted since: after the last of a batch, in the same turn of the front. */
+void completion_count(struct broker *broker);
+
 /* Posts ret->status for a submission that never became a job: the one that was taken last. */
 void completion_answer(struct broker *broker, struct lane *lane, const struct intake_result *result);
 

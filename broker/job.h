@@ -284,6 +284,13 @@ enum executor_state {
 	EXECUTOR_FAILED = INF_STATS_EXECUTOR_FAILED,
 };
 
+/* Answers of one batch that are counted alike: completion.c. */
+struct tally {
+	const struct handle *handle;
+	uint64_t accepted_ns;
+	uint32_t n;
+};
+
 struct executor {
 	enum executor_state state;
 	pid_t pid;
@@ -371,6 +378,7 @@ struct broker {
 
 	uint64_t refreshed_ns, news_refreshed; /* of the last stats_refresh(): when, and loop_news() then */
 	struct inf_stats_public *stats; /* never NULL: private memory where the file cannot be made */
+	struct tally tally;
 };
 
 #endif /* BROKER_JOB_H */

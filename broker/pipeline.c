@@ -272,6 +272,7 @@ static uint32_t collect_instance(struct broker *broker, struct instance *instanc
 		stats_instance_ended(broker, instance, batch->n_rows, result.ended_ns - result.begun_ns);
 		for (uint32_t i = 0; i < batch->n_parts; i++)
 			finish(broker, instance, batch, &batch->parts[i], &result);
+		completion_count(broker);
 	}
 }
 

@@ -52,13 +52,13 @@ static inline void stats_lane_hot(const struct lane *lane)
 	inf_store32(&lane->stats->in_flight, lane->in_flight);
 }
 
-/* One more request of an opened model has its answer; the first ones of a session are shown. */
-static inline void stats_handle_hot(const struct handle *handle)
+/* `n` more requests of an opened model have their answer; the first ones of a session are shown. */
+static inline void stats_handle_hot(const struct handle *handle, uint32_t n)
 {
 	size_t at = (size_t)(handle - handle->session->handles);
 
 	if (at < INF_STATS_HANDLES)
-		handle->session->stats->handles[at].n_requests++;
+		handle->session->stats->handles[at].n_requests += n;
 }
 
 static inline void stats_instance_dispatched(const struct broker *broker, const struct instance *instance,

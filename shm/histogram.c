@@ -107,11 +107,11 @@ uint64_t inf_coarse_upper_edge(uint32_t bucket)
 	return (((uint64_t)COARSE_STEPS + (bucket - 1) % COARSE_STEPS + 1) << shift) - 1;
 }
 
-void inf_coarse_add(struct inf_coarse_histogram *histogram, uint64_t value_ns)
+void inf_coarse_add_weighted(struct inf_coarse_histogram *histogram, uint64_t value_ns, uint32_t weight)
 {
 	uint32_t *word = &histogram->buckets[coarse_bucket_of(value_ns)];
 
-	inf_store32(word, inf_load32(word) + 1);
+	inf_store32(word, inf_load32(word) + weight);
 }
 
 uint64_t inf_coarse_quantile(const struct inf_coarse_histogram *histogram, double q)

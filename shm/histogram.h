@@ -37,7 +37,7 @@ uint64_t inf_histogram_upper_edge(uint32_t bucket);
 struct inf_coarse_histogram {
 	uint32_t buckets[INF_COARSE_BUCKETS];
 };
-void inf_coarse_add(struct inf_coarse_histogram *histogram, uint64_t value_ns);
+void inf_coarse_add_weighted(struct inf_coarse_histogram *histogram, uint64_t value_ns, uint32_t weight);
 uint64_t inf_coarse_quantile(const struct inf_coarse_histogram *histogram, double q);
 uint64_t inf_coarse_upper_edge(uint32_t bucket);
 

@@ -77,7 +77,7 @@ static void session_fill(struct inf_stats_session *session, uint32_t i, uint64_t
 	session->regions[0] = (struct inf_stats_region){ .used = 1, .kind = INF_REGION_REQUEST, .state = 2, .bytes = 1 << 20 };
 	session->handles[0] = (struct inf_stats_handle){ .model = i % N_MODELS + 1, .depth = 8, .n_requests = 100 * step };
 	for (uint64_t k = 0; k < 100 * step; k++)
-		inf_coarse_add(&session->served, 1000000);
+		inf_coarse_add_weighted(&session->served, 1000000, 1);
 	session->used = 1;
 }
 

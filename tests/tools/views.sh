@@ -211,6 +211,24 @@ json "sessions that the killed one left are not this one's" 0 "d['sessions'] == 
 exec 7>&-
 kill -TERM "$load" "$client" 2>/dev/null
 ends "$load"
+
+# Three clients, one instance: while one is served the others wait, and share the next batch. None is counted as another.
+fds=() loads=()
+for depth in 2 3 5; do
+	mkfifo "$RUN/go$depth"
+	background "$BUILD/infbench" --commands -j -q -w 0 -d $depth sleep <>"$RUN/go$depth" >"$RUN/went$depth"
+	loads+=("$LAST")
+	exec {fd}>"$RUN/go$depth"
+	fds+=("$fd")
+	check "a load of $depth" within 10 grep -q ready "$RUN/went$depth"
+done
+for fd in "${fds[@]}"; do echo go 1 >&"$fd"; done
+for depth in 2 3 5; do check "it went" within 10 grep -q requests "$RUN/went$depth"; done
+json "who shares a batch is counted apart" 0 "sorted(s['requests'] for s in d['sessions']) == sorted(json.loads(
+	open('$RUN/went%d' % n).read().split('\n')[1])['requests'] for n in (2, 3, 5))" "$CTL" sessions -j
+for fd in "${fds[@]}"; do exec {fd}>&-; done
+kill -TERM "${loads[@]}"
+for load in "${loads[@]}"; do ends "$load"; done
 ends "$client"
 kill -KILL "$BROKER"
 within 10 has_ended "$BROKER"

@@ -115,17 +115,17 @@ START_TEST(coarse)
 		struct inf_coarse_histogram one = { 0 };
 
 		/* The largest of each bucket, and the first one behind that of the bucket before. */
-		inf_coarse_add(&one, inf_coarse_upper_edge(i));
-		inf_coarse_add(&one, i ? edge_ns + 1 : 0);
+		inf_coarse_add_weighted(&one, inf_coarse_upper_edge(i), 1);
+		inf_coarse_add_weighted(&one, i ? edge_ns + 1 : 0, 1);
 		ck_assert_uint_eq(one.buckets[i], 2);
 		ck_assert(i < 2 || inf_coarse_upper_edge(i) - edge_ns <= edge_ns / 4 + 1);
 		edge_ns = inf_coarse_upper_edge(i);
 	}
 	ck_assert_uint_gt(edge_ns, 60000000000u);
-	inf_coarse_add(&small, UINT64_MAX);
+	inf_coarse_add_weighted(&small, UINT64_MAX, 1);
 	ck_assert_uint_eq(inf_coarse_quantile(&small, 0.5), edge_ns);
 	for (int i = 0; i < 99; i++)
-		inf_coarse_add(&small, 5000);
+		inf_coarse_add_weighted(&small, 5000, 1);
 	ck_assert(inf_coarse_quantile(&small, 0.99) >= 5000 && inf_coarse_quantile(&small, 0.99) < 6250);
 	ck_assert_uint_eq(inf_coarse_quantile(&small, 1), edge_ns);
 }
