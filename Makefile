@@ -80,6 +80,8 @@ SUPPORT_SRC := $(filter-out $(PROGRAM_SRC) %/check_main.c,$(sort $(wildcard test
 
 WARN := -Wall -Wextra -Wshadow -Wvla -Wundef -Wformat=2 -Wpointer-arith -Wwrite-strings -Wimplicit-fallthrough
 HARDEN := -fvisibility=hidden -fno-common -fstack-protector-strong
+# Probes (shm/probes.h) may become calls while a program runs: nothing may lie below the stack pointer.
+HARDEN += $(if $(filter x86_64%,$(shell $(CC) -dumpmachine)),-mno-red-zone)
 LINK_HARDEN := -Wl,-z,relro,-z,now
 OPT := -O2 -g
 ifeq ($(SAN),)

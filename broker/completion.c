@@ -121,8 +121,8 @@ void completion_post(struct broker *broker, struct job *job, enum inf_status sta
 		.rows = job->rows,
 	};
 
-	INF_PROBE10(complete, lane->session_id, lane->pid, lane->idx, job->pos, job->accepted_ns, status, job->model_id,
-		    job->instance, job->batch, job->work_ns);
+	INF_PROBE12(complete, job->session_id, job->pid, job->lane_idx, job->pos, job->accepted_ns, status, job->model_id,
+		    job->instance, job->batch, job->work_ns, job->dispatched_ns, job->begun_ns);
 	account(broker, job, status);
 	if (broker->tracers)
 		trace_job(broker, job, status);
@@ -159,8 +159,8 @@ void completion_answer(struct broker *broker, struct lane *lane, const struct in
 	};
 
 	/* The one that was taken last. */
-	INF_PROBE10(complete, lane->session_id, lane->pid, lane->idx, lane->sq.head - 1, broker->now_ns, result->status,
-		    INF_PROBE_NONE, INF_PROBE_NONE, 0, 0);
+	INF_PROBE12(complete, lane->session_id, lane->pid, lane->idx, lane->sq.head - 1, broker->now_ns, result->status,
+		    INF_PROBE_NONE, INF_PROBE_NONE, 0, 0, 0, 0);
 	count_answers(broker, lane->session->stats, result->status, 1);
 	if (broker->tracers)
 		trace_answer(broker, lane, result);

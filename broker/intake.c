@@ -46,6 +46,9 @@ static enum inf_verdict check_credit(struct lane *lane)
 static void link_job(struct lane *lane, struct job *job)
 {
 	job->lane = lane;
+	job->session_id = lane->session_id;
+	job->pid = lane->pid;
+	job->lane_idx = (uint16_t)lane->idx;
 	job->prev = NULL;
 	job->next = lane->jobs;
 	if (lane->jobs)
@@ -109,7 +112,7 @@ static struct job *take_job(struct broker *broker, const struct inf_submission *
 		.out_idx = INF_OUTPUTS,
 		.ext = -1,
 		.instance = INF_PROBE_NONE,
-		.model_id = handle->model->id,
+		.model_id = (uint16_t)handle->model->id,
 	};
 	return job;
 }

@@ -27,6 +27,7 @@
 #include "shm/lane.h"
 #include "shm/layout.h"
 #include "shm/stats.h"
+#include <stdalign.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -69,18 +70,22 @@ struct job {
 	struct lane *lane;	 /* NULL = posted or its session is gone: drop the result */
 	struct session *session; /* whose zombie it keeps alive */
 	struct handle *handle;
-	uint64_t pos; /* submission position: cancel word is pos + 1 */
-	uint64_t tag;
+
+	/* What the probe `complete` tells, in one line of the cache: who watches reads it at once. The second half is of the
+	 * part that ended last: when its batch was dispatched and began, how long it took, its position on which instance. */
+	alignas(64) uint64_t pos; /* submission position: cancel word is pos + 1 */
 	uint64_t accepted_ns;
-	uint64_t dispatched_ns;
+	uint32_t session_id;
+	pid_t pid;
+	uint16_t lane_idx, model_id;
+	uint32_t instance; /* INF_PROBE_NONE = none has ended */
+	uint64_t dispatched_ns, begun_ns, work_ns, batch;
+
+	uint32_t in_region;
+	uint64_t tag;
 	uint64_t deadline_ns;
 	uint64_t in_offset;
 	uint64_t ready_at, done_at; /* see timeline.h */
-	/* Of the part that ended last, for those who watch: when its batch began and how long it took, its position on which instance. */
-	uint64_t begun_ns, work_ns, batch;
-	uint32_t instance; /* INF_PROBE_NONE = none has ended */
-	uint32_t model_id; /* a tracer reads it with those before */
-	uint32_t in_region;
 	uint32_t twin_flags; /* INF_SUB_TWIN_OUT, and the bits of the inputs that lie in twins */
 	uint16_t timeline;   /* index + 1, 0 = none */
 	uint32_t rows;

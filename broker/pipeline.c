@@ -37,6 +37,7 @@
 #include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define BURST_PASSES 4u
 #define LANE_BURST 64u	      /* submissions of one lane per turn: nobody monopolises a turn */
@@ -546,7 +547,7 @@ int pipeline_init(struct broker *broker)
 	broker->sessions = calloc(broker->config->sessions_max, sizeof(*broker->sessions));
 	broker->active = calloc(n_lanes, sizeof(*broker->active));
 	broker->dirty = calloc(n_lanes, sizeof(*broker->dirty));
-	broker->jobs = calloc(JOBS_MAX, sizeof(*broker->jobs));
+	broker->jobs = aligned_alloc(alignof(struct job), JOBS_MAX * sizeof(*broker->jobs));
 	broker->ext_blocks = calloc(EXT_BLOCKS_MAX, sizeof(*broker->ext_blocks));
 	broker->free_ext = calloc(EXT_BLOCKS_MAX, sizeof(*broker->free_ext));
 	if (!broker->sessions || !broker->active || !broker->dirty || !broker->jobs || !broker->ext_blocks ||
@@ -554,6 +555,7 @@ int pipeline_init(struct broker *broker)
 		pipeline_deinit(broker);
 		return -ENOMEM;
 	}
+	memset(broker->jobs, 0, JOBS_MAX * sizeof(*broker->jobs));
 	for (uint32_t i = 0; i < JOBS_MAX; i++) {
 		broker->jobs[i].next = broker->free_jobs;
 		broker->free_jobs = &broker->jobs[i];

@@ -135,6 +135,8 @@ struct lane {
 	struct inf_client *client;
 	const struct inf_response_lane *response;
 	struct inf_request_lane *request;
+	uint32_t idx;
+	uint32_t session; /* as in the client */
 	/* client->lanes_lock */
 	bool is_up;
 	uint32_t n_users; /* atomic, for who asks without the lock */
@@ -142,8 +144,6 @@ struct lane {
 	uint32_t n_arms;  /* atomic: even, counts up to the next number for the event word */
 
 	alignas(INF_LINE) struct inf_sq_writer sq; /* submit lock */
-	uint32_t idx;
-	uint32_t session; /* as in the client: probes read both, and the tail, at once */
 	pthread_mutex_t submit_lock;
 	uint64_t submitted; /* atomic copy of sq.tail for others */
 

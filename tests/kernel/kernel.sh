@@ -179,12 +179,12 @@ table() {
 }
 check "a table, until SIGINT" table -d 0
 says "with its stages" 0 '^  run_cpu +[0-9.]+[um]s ' cat "$RUN/table"
-says "and its cost" 0 'cost per request: 4\.0 probes: traps [0-9.]+ (ns|us)' cat "$RUN/table.err"
+says "and its cost" 0 'cost per request: 3\.0 probes: traps [0-9.]+ (ns|us)' cat "$RUN/table.err"
 check "the same for programs" table -d 0 -j
 json "its sums" 0 "d['schema'] == 'infbroker.kernel.latency/1' and d['source'] == 'bpf' and d['sched'] == 'btf' and
 	[(m['model'], m['requests']) for m in d['models']] == [('spin', 300)] and
 	sum(s['sum_ns'] for n, s in d['models'][0]['stages'].items() if n != 'total') == d['models'][0]['stages']['total']['sum_ns'] and
-	d['models'][0]['stages']['total']['p50_ns'] > 1000000 and d['cost']['probes'] == 4 * 300" cat "$RUN/table"
+	d['models'][0]['stages']['total']['p50_ns'] > 1000000 and d['cost']['probes'] == 3 * 300" cat "$RUN/table"
 
 again() {
 	trace && asked spin 10 && broker_stop && within 10 grep -q 'the broker is gone' "$RUN/trace.err" &&

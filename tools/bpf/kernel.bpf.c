@@ -7,8 +7,7 @@
  * moment in the past. Those of the probes make stages of it: nearly all when the front completes a request, the rest when the
  * client has it. Where the scheduler is not watched, all threads count as running.
  *
- * When a batch began is not probed: it is the first moment, after its dispatch and the end of the one before it, at which its
- * thread had a CPU; it lasted as long as the executor said. That needs no help of the front, which may itself have no CPU then.
+ * Acceptance, dispatch, begin and end of a batch are not probed: `complete` tells them, by the clocks of front and executor.
  *
  * Kernel types are declared by hand, with the members that are used (CO-RE): building needs no kernel's BTF. Requires Linux
  * 5.15 (attach cookies).
@@ -66,19 +65,13 @@ struct {
 	__type(value, struct request);
 } requests SEC(".maps");
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, INSTANCES * BATCHES);
-	__type(key, __u32);
-	__type(value, struct batch_times);
-} batches SEC(".maps");
-
+/* Of each instance the one that ended last: they end in their order. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, INSTANCES);
 	__type(key, __u32);
-	__type(value, __u64);
-} last_ends SEC(".maps");
+	__type(value, struct batch_times);
+} batches SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -366,26 +359,6 @@ __noinline int advance(struct thread_history *history, __u64 ts_ns, struct momen
 	return find(history, ts_ns, moment);
 }
 
-/* The first moment from then on at which it had a CPU, and what it was then; `limit_ns` where there was none. */
-static __always_inline __u64 first_on_cpu(struct thread_history *history, __u64 ts_ns, __u64 limit_ns, struct moment *moment)
-{
-	if (moment->state == THREAD_RUNNING)
-		return ts_ns;
-	for (int i = 0; i < LOOK_AHEAD; i++) {
-		__u64 next = moment->at + 1;
-		struct thread_step *step = &history->steps[next & (STEPS - 1)];
-
-		if (next >= history->n || step->ts_ns >= limit_ns)
-			break;
-		moment->at = next;
-		since(step, 0, moment);
-		if (step->state == THREAD_RUNNING)
-			return step->ts_ns;
-	}
-	advance(history, limit_ns, moment);
-	return limit_ns;
-}
-
 static __always_inline __u64 later(__u64 a, __u64 b)
 {
 	return a > b ? a : b;
@@ -474,33 +447,6 @@ int on_submit(struct pt_regs *ctx)
 	return 0;
 }
 
-static __always_inline struct batch_times *batch_at(__u32 instance, __u64 position)
-{
-	__u32 idx = instance * BATCHES + position % BATCHES;
-
-	return bpf_map_lookup_elem(&batches, &idx);
-}
-
-SEC("usdt")
-int on_dispatch(struct pt_regs *ctx)
-{
-	__u64 now_ns = bpf_ktime_get_ns(), arguments[4];
-	struct batch_times *batch;
-
-	if (!is_front() || !read_arguments(ctx, arguments, 4))
-		return 0;
-	batch = batch_at(arguments[0], arguments[1]);
-	if (!batch)
-		return 0;
-	batch->position = arguments[1];
-	batch->dispatch_ns = now_ns;
-	batch->front_runq_ns = runq_of((__u32)bpf_get_current_pid_tgid(), now_ns);
-	batch->end_ns = 0;
-	batch->model = arguments[2];
-	batch->rows = arguments[3];
-	return 0;
-}
-
 /* When a thread that slept at that moment was woken; the moment itself where it did not sleep. */
 static __always_inline __u64 woken_after(struct thread_history *history, const struct moment *moment, __u64 ts_ns)
 {
@@ -515,47 +461,43 @@ static __noinline void end_batch_front(struct batch_times *batch, __u64 woken_ns
 	struct thread_history *front = history_of(HISTORY_FRONT);
 	struct moment moment = {};
 
-	batch->late_ns = batch->done_runq_ns = 0;
+	batch->front_runq_ns = batch->late_ns = batch->done_runq_ns = 0;
 	if (!front)
 		return;
-	find(front, woken_ns > batch->dispatch_ns ? woken_ns : batch->dispatch_ns, &moment);
-	if (woken_ns > batch->dispatch_ns)
+	find(front, batch->dispatch_ns, &moment);
+	batch->front_runq_ns = moment.runq_ns;
+	if (woken_ns > batch->dispatch_ns) {
+		advance(front, woken_ns, &moment);
 		batch->late_ns = less(moment.runq_ns, batch->front_runq_ns);
+	}
 	advance(front, batch->end_ns, &moment);
 	batch->done_runq_ns = less(runq_of((__u32)bpf_get_current_pid_tgid(), now_ns), moment.runq_ns);
 }
 
-/* With the first of its requests that is completed: when it began and ended, and what its thread did meanwhile. */
-static __noinline void end_batch(struct batch_times *batch, __u32 instance, __u64 work_ns, __u64 now_ns)
+/* With the first of its requests that is completed: what its thread did in it, and before. */
+static __noinline void end_batch(struct batch_times *batch, __u32 instance, __u64 now_ns)
 {
 	struct thread_history *own = history_of(HISTORY_INSTANCE + instance);
-	__u64 *last_end = bpf_map_lookup_elem(&last_ends, &instance), start_ns, free_ns, woken_ns = 0, runq_ns = 0;
-	struct moment start = {}, end;
+	__u64 free_ns = later(batch->dispatch_ns, batch->free_ns), woken_ns = 0, runq_ns = 0;
+	struct moment begin = {}, end;
 
-	if (!last_end)
-		return;
-	batch->free_ns = *last_end;
-	free_ns = later(batch->dispatch_ns, batch->free_ns);
-	start_ns = later(free_ns, less(now_ns, work_ns));
 	if (own && own->n) {
-		find(own, free_ns, &start);
-		runq_ns = start.runq_ns;
-		woken_ns = woken_after(own, &start, free_ns);
-		start_ns = first_on_cpu(own, free_ns, now_ns, &start);
+		find(own, free_ns, &begin);
+		runq_ns = begin.runq_ns;
+		woken_ns = woken_after(own, &begin, free_ns);
+		advance(own, batch->begin_ns, &begin);
 	}
-	if (woken_ns > start_ns)
+	if (woken_ns > batch->begin_ns)
 		woken_ns = 0;
-	batch->end_ns = start_ns + work_ns < now_ns ? start_ns + work_ns : now_ns;
-	*last_end = batch->end_ns;
-	end = start;
+	end = begin;
 	if (own && own->n)
 		advance(own, batch->end_ns, &end);
 	end_batch_front(batch, woken_ns, now_ns);
-	batch->wait_runq_ns = start.runq_ns - runq_ns;
-	batch->wait_ns = less(start_ns - batch->dispatch_ns, batch->wait_runq_ns + batch->late_ns);
-	batch->preempted_ns = end.runq_ns - start.runq_ns;
-	batch->blocked_ns = end.asleep_ns - start.asleep_ns;
-	batch->cpu_ns = less(batch->end_ns - start_ns, batch->preempted_ns + batch->blocked_ns);
+	batch->wait_runq_ns = begin.runq_ns - runq_ns;
+	batch->wait_ns = less(batch->begin_ns - batch->dispatch_ns, batch->wait_runq_ns + batch->late_ns);
+	batch->preempted_ns = end.runq_ns - begin.runq_ns;
+	batch->blocked_ns = end.asleep_ns - begin.asleep_ns;
+	batch->cpu_ns = less(batch->end_ns - batch->begin_ns, batch->preempted_ns + batch->blocked_ns);
 }
 
 /* From submission to dispatch (or, without a batch, to completion). */
@@ -590,10 +532,21 @@ static __noinline void split_before(struct request *request, __u64 accept_ns, __
 	request->stages[STAGE_QUEUED] = less(until_ns - accept_ns, late_ns);
 }
 
+/* The front reads its clock once a turn, and so may have dispatched what was submitted after that: until the batch began this
+ * request was there for so much less time than its batch. */
+static __always_inline __u64 less_early(__u64 ns, __u64 *early_ns)
+{
+	__u64 left_ns = less(ns, *early_ns);
+
+	*early_ns -= ns - left_ns;
+	return left_ns;
+}
+
 /* The arguments of `complete`, in their order. */
 struct completion {
-	__u64 session, pid, lane, position, accepted_ns, status, model, instance, batch, work_ns;
+	__u64 session, pid, lane, position, accepted_ns, status, model, instance, batch, work_ns, dispatched_ns, begun_ns;
 };
+#define COMPLETION_ARGUMENTS (sizeof(struct completion) / sizeof(__u64))
 
 /* Each batch, also those whose requests are none of ours: the next one on its instance begins at its end. */
 static __always_inline struct batch_times *ended_batch(const struct completion *done, __u64 now_ns)
@@ -603,24 +556,29 @@ static __always_inline struct batch_times *ended_batch(const struct completion *
 
 	if (instance >= INSTANCES)
 		return NULL;
-	batch = batch_at(instance, done->batch);
-	if (!batch || batch->position != done->batch || !batch->dispatch_ns)
-		return NULL;
-	if (!batch->end_ns)
-		end_batch(batch, instance, done->work_ns, now_ns);
+	batch = bpf_map_lookup_elem(&batches, &instance);
+	if (!batch || (batch->position == done->batch && batch->dispatch_ns == done->dispatched_ns))
+		return batch;
+	batch->position = done->batch;
+	batch->free_ns = batch->end_ns;
+	batch->dispatch_ns = done->dispatched_ns;
+	batch->begin_ns = done->begun_ns;
+	batch->end_ns = done->begun_ns + done->work_ns < now_ns ? done->begun_ns + done->work_ns : now_ns;
+	end_batch(batch, instance, now_ns);
 	return batch;
 }
 
 SEC("usdt")
 int on_complete(struct pt_regs *ctx)
 {
-	__u64 now_ns = bpf_ktime_get_ns(), arguments[10];
+	__u64 now_ns = bpf_ktime_get_ns(), arguments[COMPLETION_ARGUMENTS];
 	const struct completion *done = (const void *)arguments;
 	struct request_key key = {};
 	struct request *request;
 	struct batch_times *batch;
+	__u64 early_ns;
 
-	if (!is_front() || !read_arguments(ctx, arguments, 10))
+	if (!is_front() || !read_arguments(ctx, arguments, COMPLETION_ARGUMENTS))
 		return 0;
 	batch = ended_batch(done, now_ns);
 	if (config.client_tgid && config.knows_tgids && (__u32)done->pid != config.client_tgid)
@@ -641,7 +599,7 @@ int on_complete(struct pt_regs *ctx)
 	request->model = done->model;
 	request->status = done->status;
 	request->instance = done->instance;
-	request->rows = 0;
+	request->batch = done->batch;
 	request->complete_ns = now_ns;
 	request->client_runq_ns = runq_of(request->tid, now_ns);
 	if (!batch) {
@@ -650,11 +608,11 @@ int on_complete(struct pt_regs *ctx)
 		split_before(request, done->accepted_ns, 0, now_ns, runq_of((__u32)bpf_get_current_pid_tgid(), now_ns));
 		return 0;
 	}
-	request->rows = batch->rows;
-	split_before(request, done->accepted_ns, batch->free_ns, batch->dispatch_ns, batch->front_runq_ns);
-	request->stages[STAGE_BROKER_RUNQ] += batch->late_ns;
-	request->stages[STAGE_BATCH_WAIT] = batch->wait_ns;
-	request->stages[STAGE_EXECUTOR_RUNQ] = batch->wait_runq_ns;
+	early_ns = less(request->submit_ns, batch->dispatch_ns);
+	split_before(request, done->accepted_ns, batch->free_ns, batch->dispatch_ns + early_ns, batch->front_runq_ns);
+	request->stages[STAGE_BATCH_WAIT] = less_early(batch->wait_ns, &early_ns);
+	request->stages[STAGE_EXECUTOR_RUNQ] = less_early(batch->wait_runq_ns, &early_ns);
+	request->stages[STAGE_BROKER_RUNQ] += less_early(batch->late_ns, &early_ns);
 	request->stages[STAGE_RUN_CPU] = batch->cpu_ns;
 	request->stages[STAGE_RUN_PREEMPTED] = batch->preempted_ns;
 	request->stages[STAGE_RUN_BLOCKED] = batch->blocked_ns;

@@ -94,20 +94,18 @@ struct request {
 	__u64 client_runq_ns; /* of the thread that submitted, then */
 	__u32 tgid, tid;
 	__u32 model, status;
-	__u32 rows; /* of its batch */
 	__u32 instance;
+	__u32 reserved;
+	__u64 batch; /* its position there */
 	__u64 stages[KERNEL_STAGES];
 };
-
-#define BATCHES 4u /* INF_BATCHES */
 
 struct batch_times {
 	__u64 position;
 	__u64 dispatch_ns;
 	__u64 front_runq_ns; /* then */
-	__u64 free_ns;	     /* the end of the batch before it on its instance */
-	__u64 end_ns;	     /* 0 = not known yet */
-	__u32 model, rows;
+	__u64 begin_ns, end_ns;
+	__u64 free_ns; /* the end of the batch before it on its instance */
 	__u64 late_ns; /* the front, without a CPU before it had woken the executor */
 	__u64 wait_ns, wait_runq_ns, cpu_ns, preempted_ns, blocked_ns, done_runq_ns; /* of all in it */
 };

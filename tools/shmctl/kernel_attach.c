@@ -24,7 +24,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/sdt.h>
+#include "shm/probes.h"
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -91,36 +91,30 @@ static struct watched_file *file_of(struct kernel *kernel, const char *path)
 	return &kernel->files[kernel->n_files++];
 }
 
-/* Both probes of a provider in that file, for all processes. 0 or -errno. */
-static int attach(struct watched_file *file, const char *path, const char *provider,
-		  struct bpf_program *const programs[2], const char *const names[2])
+/* A probe in that file, for all processes. 0 or -errno. */
+static int attach(struct bpf_link **ret_link, const char *path, const char *provider, const char *name,
+		  const struct bpf_program *program)
 {
-	for (unsigned int i = 0; i < 2; i++) {
-		file->links[i] = bpf_program__attach_usdt(programs[i], -1, path, provider, names[i], NULL);
-		if (!file->links[i])
-			return -errno;
-	}
-	return 0;
+	*ret_link = bpf_program__attach_usdt(program, -1, path, provider, name, NULL);
+	return *ret_link ? 0 : -errno;
 }
 
 /* 1 = attached, 0 = known or none of ours, else -errno. */
 static int watch_client(struct kernel *kernel, const char *path)
 {
-	struct bpf_program *const programs[2] = { kernel->bpf->progs.on_submit, kernel->bpf->progs.on_wake };
-	static const char *const names[2] = { "submit", "wake" };
 	struct watched_file *file = file_of(kernel, path);
 	int r;
 
 	if (!file || !has_provider(path, "infclient"))
 		return 0;
-	r = attach(file, path, "infclient", programs, names);
+	r = attach(&file->links[0], path, "infclient", "submit", kernel->bpf->progs.on_submit);
+	if (r == 0)
+		r = attach(&file->links[1], path, "infclient", "wake", kernel->bpf->progs.on_wake);
 	return r ? r : 1;
 }
 
 static int watch_front(struct kernel *kernel, uint32_t pid)
 {
-	struct bpf_program *const programs[2] = { kernel->bpf->progs.on_dispatch, kernel->bpf->progs.on_complete };
-	static const char *const names[2] = { "dispatch", "complete" };
 	struct watched_file *file;
 	char path[64];
 	int fd;
@@ -131,7 +125,7 @@ static int watch_front(struct kernel *kernel, uint32_t pid)
 		return errno == ENOENT ? -ESRCH : -errno; /* -ENOENT is for a probe that is not there */
 	close(fd);
 	file = file_of(kernel, path);
-	return file ? attach(file, path, "infbroker", programs, names) : 0;
+	return file ? attach(&file->links[0], path, "infbroker", "complete", kernel->bpf->progs.on_complete) : 0;
 }
 
 /* Every file that the process may execute code of. */

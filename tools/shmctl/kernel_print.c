@@ -55,7 +55,7 @@ static void print_event_json(const struct kernel *kernel, const struct kernel_ev
 			   (json_int_t)event->request.tid, "model", json_text(model_name(kernel, event->request.model)),
 			   "status", inf_shm_status_name(event->request.status), "instance",
 			   (json_int_t)(event->request.instance < INSTANCES ? (json_int_t)event->request.instance : -1),
-			   "batch_rows", (json_int_t)event->request.rows, "total_ns",
+			   "batch", (json_int_t)(event->request.instance < INSTANCES ? (json_int_t)event->request.batch : -1), "total_ns",
 			   (json_int_t)(event->wake_ns - event->request.submit_ns), "stages_ns", of);
 	if (object)
 		json_dumpf(object, stdout, JSON_COMPACT);
@@ -68,10 +68,10 @@ static void print_header(struct kernel *kernel)
 	if (kernel->has_header)
 		return;
 	kernel->has_header = true;
-	printf("%8s %-12s %-8s %4s %6s =", "PID", "MODEL", "STATUS", "ROWS", "total");
+	printf("%7s %8s %-12s %-8s %6s =", "SESSION", "PID", "MODEL", "STATUS", "total");
 	for (unsigned int i = 0; i < KERNEL_STAGES; i++)
 		printf(" %6s", stages[i].column);
-	putchar('\n');
+	puts("  BATCH");
 }
 
 static void print_event_line(struct kernel *kernel, const struct kernel_event *event)
@@ -79,11 +79,13 @@ static void print_event_line(struct kernel *kernel, const struct kernel_event *e
 	char name[WORD_BYTES], word[WORD_BYTES];
 
 	print_header(kernel);
-	printf("%8u %-12s %-8s %4u %6s =", event->request.tgid, word_name(name, model_name(kernel, event->request.model)),
-	       inf_shm_status_name(event->request.status), event->request.rows,
+	printf("%7u %8u %-12s %-8s %6s =", event->request.key.session, event->request.tgid,
+	       word_name(name, model_name(kernel, event->request.model)), inf_shm_status_name(event->request.status),
 	       word_short_time(word, event->wake_ns - event->request.submit_ns));
 	for (unsigned int i = 0; i < KERNEL_STAGES; i++)
 		printf(" %6s", word_short_time(word, event->request.stages[i]));
+	if (event->request.instance < INSTANCES)
+		printf("  %" PRIu64 " on %u", (uint64_t)event->request.batch, event->request.instance);
 	putchar('\n');
 }
 
@@ -228,7 +230,6 @@ static struct costs costs_of(const struct kernel *kernel)
 	add_cost(&wake, kernel, bpf->progs.on_wake);
 	costs.n_requests = wake.n;
 	add_cost(&costs.probes, kernel, bpf->progs.on_submit);
-	add_cost(&costs.probes, kernel, bpf->progs.on_dispatch);
 	add_cost(&costs.probes, kernel, bpf->progs.on_complete);
 	add_cost(&costs.probes, kernel, bpf->progs.on_wake);
 	add_cost(&costs.sched, kernel, bpf->progs.on_switch);
