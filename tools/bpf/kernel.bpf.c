@@ -40,11 +40,13 @@ struct task_struct {
 
 struct kernel_config config;
 struct kernel_counts counts;
-__u64 followed[FOLLOWED_WORDS];
+/* Its entry in `threads`, 0 = none: most threads of a machine are not followed, and looking for one in a hash table takes 40 ns. */
+__u16 thread_at[THREAD_IDS];
+__u32 n_client_threads; /* so far */
 
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 8192);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, THREADS);
 	__type(key, __u32);
 	__type(value, struct thread);
 } threads SEC(".maps");
@@ -188,23 +190,27 @@ static __always_inline void step(struct thread *thread, enum thread_state state,
 	remember(thread);
 }
 
-/* NULL where it is not followed: of most threads of a machine a bit says so. */
+/* NULL where it is not followed. */
 static __always_inline struct thread *thread_of(__u32 tid)
 {
-	if (!(followed[tid / 64 % FOLLOWED_WORDS] & 1ull << tid % 64))
-		return NULL;
-	return bpf_map_lookup_elem(&threads, &tid);
+	__u32 idx = thread_at[tid % THREAD_IDS];
+	struct thread *thread = idx ? bpf_map_lookup_elem(&threads, &idx) : NULL;
+
+	return thread && thread->tid == tid ? thread : NULL;
 }
 
 static __always_inline void switched(__u32 prev, bool is_runnable, __u32 next)
 {
-	struct thread *thread = thread_of(prev);
+	struct thread *from = thread_of(prev), *to = thread_of(next);
+	__u64 now_ns;
 
-	if (thread)
-		step(thread, is_runnable ? THREAD_RUNNABLE : THREAD_ASLEEP, bpf_ktime_get_ns());
-	thread = thread_of(next);
-	if (thread)
-		step(thread, THREAD_RUNNING, bpf_ktime_get_ns());
+	if (!from && !to)
+		return;
+	now_ns = bpf_ktime_get_ns();
+	if (from)
+		step(from, is_runnable ? THREAD_RUNNABLE : THREAD_ASLEEP, now_ns);
+	if (to)
+		step(to, THREAD_RUNNING, now_ns);
 }
 
 static __always_inline void woken(__u32 pid)
@@ -373,20 +379,24 @@ static __always_inline __u64 less(__u64 a, __u64 b)
 
 static __always_inline void follow_client(__u64 now_ns, __u32 tid)
 {
-	struct thread thread = { .last = { .ts_ns = now_ns }, .history = HISTORY_NONE };
+	struct thread *thread;
+	__u32 idx;
 
-	if (!config.has_sched)
+	if (!config.has_sched || thread_of(tid))
 		return;
-	if (!thread_of(tid))
-		bpf_map_update_elem(&threads, &tid, &thread, BPF_NOEXIST);
-	/* Not atomic: a bit that another CPU's store takes away again comes back with the next submission. */
-	followed[tid / 64 % FOLLOWED_WORDS] |= 1ull << tid % 64;
+	/* Whose entry it takes is followed again with its next submission, if it still is. */
+	idx = THREAD_CLIENT + __sync_fetch_and_add(&n_client_threads, 1) % (THREADS - THREAD_CLIENT);
+	thread = bpf_map_lookup_elem(&threads, &idx);
+	if (!thread)
+		return;
+	*thread = (struct thread){ .last = { .ts_ns = now_ns }, .history = HISTORY_NONE, .tid = tid };
+	thread_at[tid % THREAD_IDS] = idx;
 }
 
 /* The time without a CPU of a thread that may be on another CPU right now. */
 static __always_inline __u64 runq_of(__u32 tid, __u64 now_ns)
 {
-	struct thread *thread = config.has_sched ? bpf_map_lookup_elem(&threads, &tid) : NULL;
+	struct thread *thread = config.has_sched ? thread_of(tid) : NULL;
 	struct moment moment = {};
 
 	if (!thread)
@@ -669,7 +679,7 @@ static __always_inline void tell(const struct request *request, __u64 now_ns)
 /* How long the front was without a CPU after it had posted, and before it had woken that thread. */
 static __noinline __u64 front_late_ns(__u32 tid, __u64 complete_ns, __u64 most_ns)
 {
-	struct thread *thread = config.has_sched ? bpf_map_lookup_elem(&threads, &tid) : NULL;
+	struct thread *thread = config.has_sched ? thread_of(tid) : NULL;
 	struct thread_history *front = history_of(HISTORY_FRONT);
 	struct moment moment = {};
 	__u64 late_ns;

@@ -64,13 +64,15 @@ struct thread_history {
 #define INSTANCES 16u	    /* INF_INSTANCES */
 #define HISTORIES (HISTORY_INSTANCE + INSTANCES)
 
-#define FOLLOWED_WORDS 1024u /* a bit for each thread id, modulo 65,536: may it be followed? */
+#define THREADS 8192u	      /* that are followed; entry 0 is nobody's, the histories' come next, then clients in turn */
+#define THREAD_IDS 65536u     /* of two followed ones that are the same modulo this, the later is */
+#define THREAD_CLIENT (1u + HISTORIES) /* first entry of a client */
 
 struct thread {
 	struct thread_step last;
 	__u64 woken_ns; /* when it was last */
 	__u32 history;
-	__u32 reserved;
+	__u32 tid; /* 0 = unused */
 };
 
 /* --- requests and batches --- */

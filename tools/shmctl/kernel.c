@@ -18,7 +18,6 @@
 
 #define POLL_MS 50
 #define REFRESH_NS 200000000u
-#define SWEEP_NS 10000000000ull
 
 static bool is_over(const struct kernel *kernel, bool wants_events, uint64_t now_ns)
 {
@@ -31,7 +30,7 @@ static bool is_over(const struct kernel *kernel, bool wants_events, uint64_t now
 
 static void follow(struct kernel *kernel, struct ring_buffer *ring)
 {
-	uint64_t refreshed_ns = monotonic_ns(), swept_ns = refreshed_ns, now_ns = refreshed_ns;
+	uint64_t refreshed_ns = monotonic_ns(), now_ns = refreshed_ns;
 	char why[256];
 
 	for (; !is_over(kernel, ring, now_ns); now_ns = monotonic_ns()) {
@@ -46,10 +45,6 @@ static void follow(struct kernel *kernel, struct ring_buffer *ring)
 			refreshed_ns = now_ns;
 			if (kernel_refresh(kernel, why, sizeof(why)))
 				fprintf(stderr, "shmctl %s: %s\n", kernel->options->command, why);
-		}
-		if (now_ns - swept_ns >= SWEEP_NS) {
-			swept_ns = now_ns;
-			kernel_sweep(kernel);
 		}
 	}
 	kernel->end_ns = now_ns;

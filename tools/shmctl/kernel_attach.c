@@ -31,7 +31,6 @@
 #define SELF_PROBES 5000u
 #define SELF_ROUNDS 8u
 #define INIT_PID_NAMESPACE 0xeffffffcu /* its inode: PROC_PID_INIT_INO, fixed in the kernel */
-#define SWEEP_MAX 1024u /* at a time */
 
 /* --- does a file have probes of ours? ------------------------------------------------------------------------- */
 
@@ -184,18 +183,17 @@ static void follow(struct kernel *kernel, uint32_t idx, uint32_t pid, uint32_t t
 {
 	int fd = bpf_map__fd(kernel->bpf->maps.threads);
 	char state;
-	struct thread thread = { .history = idx };
+	struct thread thread = { .history = idx, .tid = tid };
+	uint32_t at = 1 + idx;
 
 	if (idx >= HISTORIES || kernel->followed[idx] == tid)
 		return;
-	if (kernel->followed[idx])
-		bpf_map_delete_elem(fd, &kernel->followed[idx]);
 	kernel->followed[idx] = tid;
 	state = state_of(pid, tid);
 	thread.last.state = state == 'R' ? THREAD_RUNNING : THREAD_ASLEEP;
 	thread.last.ts_ns = monotonic_ns();
-	bpf_map_update_elem(fd, &tid, &thread, BPF_ANY);
-	__atomic_fetch_or(&kernel->bpf->bss->followed[tid / 64 % FOLLOWED_WORDS], 1ull << tid % 64, __ATOMIC_RELAXED);
+	bpf_map_update_elem(fd, &at, &thread, BPF_ANY);
+	__atomic_store_n(&kernel->bpf->bss->thread_at[tid % THREAD_IDS], (uint16_t)at, __ATOMIC_RELEASE);
 }
 
 static void follow_executor(struct kernel *kernel, uint32_t pid)
@@ -285,21 +283,6 @@ int kernel_refresh(struct kernel *kernel, char *why, size_t why_bytes)
 	}
 	stats_each_session(kernel->socket_path, watch_session, kernel);
 	return EXIT_OK;
-}
-
-/* Threads of clients that are no more. Keys first: where one is deleted while the map is walked, the walk begins anew. */
-void kernel_sweep(struct kernel *kernel)
-{
-	int fd = bpf_map__fd(kernel->bpf->maps.threads);
-	uint32_t tids[SWEEP_MAX], tid, *last = NULL, n = 0;
-	struct thread thread;
-
-	for (; n < SWEEP_MAX && bpf_map_get_next_key(fd, last, &tid) == 0; last = &tid)
-		if (bpf_map_lookup_elem(fd, &tid, &thread) == 0 && thread.history == HISTORY_NONE &&
-		    kill((pid_t)tid, 0) < 0 && errno == ESRCH)
-			tids[n++] = tid;
-	while (n)
-		bpf_map_delete_elem(fd, &tids[--n]);
 }
 
 /* --- what the kernel lets us do ---------------------------------------------------------------------------------------- */

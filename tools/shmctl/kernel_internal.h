@@ -53,8 +53,6 @@ struct kernel {
 int kernel_load(struct kernel *kernel, char *why, size_t why_bytes);
 /* The broker and its clients as they are now: attaches to what is new, follows its threads. To be called now and then. */
 int kernel_refresh(struct kernel *kernel, char *why, size_t why_bytes);
-/* Forgets threads that are no more. */
-void kernel_sweep(struct kernel *kernel);
 void kernel_unload(struct kernel *kernel);
 
 /* --- kernel_print.c --- */
