@@ -349,12 +349,12 @@ static uint32_t region_state(const struct region *region)
 	return region->state == REGION_RETIRED ? 3 : 1;
 }
 
-static void region_copy(struct inf_stats_region *entry, const struct region *region)
+static void region_copy(struct inf_stats_region *entry, uint32_t id, uint32_t kind, uint32_t state, uint64_t bytes)
 {
-	inf_store32(&entry->id, region->id);
-	inf_store32(&entry->kind, region->kind);
-	inf_store32(&entry->state, region_state(region));
-	inf_store64(&entry->bytes, region->bytes);
+	inf_store32(&entry->id, id);
+	inf_store32(&entry->kind, kind);
+	inf_store32(&entry->state, state);
+	inf_store64(&entry->bytes, bytes);
 	inf_store32_release(&entry->used, 1); /* pairs with shmctl's acquire: the rest is there */
 }
 
@@ -362,9 +362,15 @@ static void regions_copy(struct inf_stats_session *entry, const struct session *
 {
 	uint32_t n = 0;
 
-	for (uint32_t i = 0; i < INF_REGIONS && n < INF_STATS_REGIONS; i++)
-		if (session->regions[i].state != REGION_UNUSED)
-			region_copy(&entry->regions[n++], &session->regions[i]);
+	/* It came with the first request region, under no id of its own. */
+	if (session->response)
+		region_copy(&entry->regions[n++], 0, INF_REGION_RESPONSE, 2, INF_RESPONSE_BYTES);
+	for (uint32_t i = 0; i < INF_REGIONS && n < INF_STATS_REGIONS; i++) {
+		const struct region *region = &session->regions[i];
+
+		if (region->state != REGION_UNUSED)
+			region_copy(&entry->regions[n++], region->id, region->kind, region_state(region), region->bytes);
+	}
 	while (n < INF_STATS_REGIONS && entry->regions[n].used)
 		inf_store32(&entry->regions[n++].used, 0);
 }

@@ -93,6 +93,10 @@ if unshare -m true 2>/dev/null; then
 	check "classic tracepoints" thrice classic
 	says "no tracefs: said, and probes alone" 0 'no classic tracepoints.*tracefs is not mounted' \
 		unshare -m bash -c "$no_tracefs" - "$CTL" latency --source=bpf --sched tracepoint -d 0.1
+	no_btf='mount -t tmpfs none /sys/kernel/btf || exit 9'
+	says "a kernel without types: said" 0 'no typed tracepoints.*kernel tells no types' unshare -m bash -c "$no_btf; $in_tracefs" - "$CTL" latency --source=bpf -d 0.1
+	check "and classic tracepoints" grep -q "source: probes, and the scheduler's classic" "$RUN/said"
+	says "nor those: probes alone" 0 'source: probes alone' unshare -m bash -c "$no_btf; $no_tracefs" - "$CTL" latency --source=bpf -d 0.1
 else
 	skip "classic tracepoints" "no mount namespace of our own"
 fi
@@ -181,6 +185,12 @@ check "a table, until SIGINT" table -d 0
 says "with its stages" 0 '^  run_cpu +[0-9.]+[um]s ' cat "$RUN/table"
 says "and its cost" 0 'cost per request: 3\.0 probes: traps [0-9.]+ (ns|us)' cat "$RUN/table.err"
 check "the same for programs" table -d 0 -j
+if SCHEMAS=$(tools/setup/venv.sh --python schemas); then
+	check "its schema" "$SCHEMAS" tests/tools/validate.py tests/schemas kernel.latency "$RUN/table" kernel.trace "$RUN/trace"
+	check "which refuses what is not in it" "$SCHEMAS" tests/tools/validate.py --broken tests/schemas kernel.latency "$RUN/table" kernel.trace "$RUN/trace"
+else
+	skip "its schema" "no jsonschema: tools/setup/venv.sh schemas"
+fi
 json "its sums" 0 "d['schema'] == 'infbroker.kernel.latency/1' and d['source'] == 'bpf' and d['sched'] == 'btf' and
 	[(m['model'], m['requests']) for m in d['models']] == [('spin', 300)] and
 	sum(s['sum_ns'] for n, s in d['models'][0]['stages'].items() if n != 'total') == d['models'][0]['stages']['total']['sum_ns'] and

@@ -14,11 +14,19 @@ import os
 import sys
 
 from jsonschema import Draft202012Validator
+from referencing import Registry, Resource
 
 
 def read_schema(folder, name):
     with open(os.path.join(folder, name + ".json"), encoding="utf-8") as file:
         return json.load(file)
+
+
+def validator_of(folder, name):
+    """A schema may name another one, as in {"$ref": "status.json"}."""
+    others = [(os.path.basename(path), Resource.from_contents(read_schema(folder, os.path.basename(path)[:-5])))
+              for path in glob.glob(os.path.join(folder, "*.json"))]
+    return Draft202012Validator(read_schema(folder, name), registry=Registry().with_resources(others))
 
 
 def values(path):
@@ -87,7 +95,7 @@ def main():
     folder, *pairs = sys.argv[1 + is_broken :]
     faults = [] if pairs else judge(folder)
     for name, path in zip(pairs[::2], pairs[1::2]):
-        validator = Draft202012Validator(read_schema(folder, name))
+        validator = validator_of(folder, name)
         for value in values(path):
             if is_broken:
                 faults += accepted(validator, name, value)

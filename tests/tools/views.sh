@@ -21,6 +21,12 @@ done <<-'X'
 	rings --watch=x
 	rings --watch=0
 	rings --watc=1
+	rings --sort=size
+	sessions --sort=
+	sessions --sort
+	instances --filter=busy
+	instances --filter=stat=busy
+	regions --filter=kind=a --filter=kind=b --filter=kind=c --filter=kind=d --filter=kind=e
 	show
 	show 0
 	show one
@@ -226,6 +232,27 @@ for fd in "${fds[@]}"; do echo go 1 >&"$fd"; done
 for depth in 2 3 5; do check "it went" within 10 grep -q requests "$RUN/went$depth"; done
 json "who shares a batch is counted apart" 0 "sorted(s['requests'] for s in d['sessions']) == sorted(json.loads(
 	open('$RUN/went%d' % n).read().split('\n')[1])['requests'] for n in (2, 3, 5))" "$CTL" sessions -j
+order() { # EXPECTED-NAMES OPTION...: what the loads have in flight at most, in that order
+	local wanted=$1 n
+	shift
+	n=$("$CTL" sessions -o tsv --no-header "$@" | while IFS=$'\t' read -r _ pid _; do echo -n "$(tr '\0' ' ' </proc/"$pid"/cmdline | sed 's/.* -d \([0-9]\) .*/\1/')"; done)
+	echo "$n"
+	[ "$n" = "$wanted" ]
+}
+check "--sort: the largest first" order 532 --sort=requests
+check "--sort=-: the smallest" order 235 --sort=-requests
+check "what is equal stays as it was" order 235 --sort=name
+check "--filter: a text" order 235 --filter=name=FBEN
+child=$(tr -d ' ' <"/proc/${loads[1]}/task/${loads[1]}/children")
+check "--filter: a number" order 3 --filter="pid=$child" --filter=name=infbench
+check "--filter: not a part of a number" order '' --filter=requests=1
+says "nothing is left" 0 '^nothing matches$' "$CTL" sessions --filter=name=nobody
+json "JSON is sorted, too" 0 "[r['kind'] for r in d['regions']] == ['response'] * 3 + ['request'] * 3 + ['output'] * 3 and
+	[r['session'] for r in d['regions'][:3]] == sorted(r['session'] for r in d['regions'][:3])" "$CTL" regions -j --sort=-kind
+json "and whole" 0 "[s['requests'] for s in d['sessions']] == sorted((s['requests'] for s in d['sessions']), reverse=True) and
+	all(s['models'][0]['requests'] == s['requests'] for s in d['sessions'])" "$CTL" sessions -j --sort=requests
+json "regions are what is charged, but for room for the outputs of the next executor" 0 "sum(r['bytes'] for r in d['regions']) ==
+	$("$CTL" status -j | jq '.limits.memory_max.used') - sum(r['bytes'] for r in d['regions'] if r['kind'] == 'output')" "$CTL" regions -j
 for fd in "${fds[@]}"; do exec {fd}>&-; done
 kill -TERM "${loads[@]}"
 for load in "${loads[@]}"; do ends "$load"; done

@@ -20,14 +20,16 @@
 
 int fail(const struct options *options, enum exit_status status, const char *format, ...)
 {
+	struct options alone = *options;
 	char text[1024];
 	va_list args;
 
 	va_start(args, format);
 	vsnprintf(text, sizeof(text), format, args);
 	va_end(args);
+	alone.into = NULL;
 	if (options->json)
-		print_json(options, "error",
+		print_json(&alone, "error",
 			   json_pack("{s:o,s:i}", "error", json_text(text), "exit_status",
 				     (int)status));
 	else
@@ -39,10 +41,14 @@ int fail(const struct options *options, enum exit_status status, const char *for
 int print_json(const struct options *options, const char *schema, json_t *object)
 {
 	char text[64];
+	bool is_named;
 	int r = -1;
 
 	snprintf(text, sizeof(text), "infbroker.%s/1", schema);
-	if (object && json_object_set_new(object, "schema", json_string(text)) == 0)
+	is_named = object && json_object_set_new(object, "schema", json_string(text)) == 0;
+	if (is_named && options->into)
+		return json_object_set_new(options->into, schema, object) ? EXIT_UNHEALTHY : EXIT_OK;
+	if (is_named)
 		r = json_dumpf(object, stdout, (options->one_line ? JSON_COMPACT : JSON_INDENT(2)) |
 						       (options->round_reals ? JSON_REAL_PRECISION(15) : 0));
 	json_decref(object);

@@ -63,8 +63,7 @@ static int show(const struct options *options, const struct view *view, void *da
 	for (unsigned int i = 0; i < INF_INSTANCES; i++)
 		if (now.public->instances[i].used)
 			add(&table, &now, before, i);
-	if (!table.n_rows && view->form == FORM_PEOPLE)
-		puts("no instances: no executor is ready; shmctl status says why");
+	table_end(&table, "no instances: no executor is ready; shmctl status says why");
 	r = look_status(options, &now);
 	if (table.json && print_json(options, "instances",
 				     json_pack("{s:s, s:o, s:o}", "state", life_word(now.life), "executor_pid",
@@ -77,7 +76,7 @@ static int show(const struct options *options, const struct view *view, void *da
 
 static int run(const struct options *options, int argc, char **argv)
 {
-	struct view view = { 0 };
+	struct view view = { .columns = columns, .n_columns = N_COLUMNS };
 	struct look before = { 0 };
 	int c = view_option(options, &command_instances, argc, argv, &view), r;
 
@@ -95,7 +94,7 @@ static const struct command_option own_options[] = { VIEW_OPTIONS, { 0 } };
 const struct command command_instances = {
 	.name = "instances",
 	.summary = "the executor's threads: what they run, how busy they are",
-	.usage = "Usage: shmctl instances [-j] [-o tsv] [--no-header] [--watch[=TIME]]\n"
+	.usage = "Usage: shmctl instances [-j] [-o tsv] [--no-header] [--watch[=TIME]] [--sort=KEY] [--filter=KEY=TEXT]\n"
 		 "One line per thread of the executor that runs batches: the model and the rows of the batch that it was given last, and when; how\n"
 		 "many batches it has (one runs, one waits behind it); and for how long it ran batches: in all, and as a share of the time since\n"
 		 "the broker started, or with --watch since the last look.\n",

@@ -312,9 +312,35 @@ static int loud(enum libbpf_print_level level, const char *format, va_list args)
 	return level == LIBBPF_DEBUG ? 0 : vfprintf(stderr, format, args);
 }
 
-static struct kernel_bpf *open_bpf(const struct kernel *kernel, enum kernel_sched sched)
+/*
+ * A file with the types of no kernel. libbpf wants a kernel's for each object in which any program has relocations by type, loaded
+ * or not, and there are kernels that tell none. Its fd, or -errno.
+ */
+static int no_types(void)
 {
-	struct kernel_bpf *bpf = kernel_bpf__open();
+	struct btf *btf = btf__new_empty();
+	const void *bytes = NULL;
+	__u32 n_bytes = 0;
+	int fd;
+
+	if (!btf)
+		return -ENOMEM;
+	bytes = btf__raw_data(btf, &n_bytes);
+	fd = bytes ? memfd_create("infbroker-no-types", MFD_CLOEXEC) : -1;
+	if (fd >= 0 && write(fd, bytes, n_bytes) != (ssize_t)n_bytes) {
+		close(fd);
+		fd = -1;
+		errno = EIO;
+	}
+	btf__free(btf);
+	return fd < 0 ? -errno : fd;
+}
+
+/* `types`: a file to be read when it is loaded, NULL = the kernel's own. */
+static struct kernel_bpf *open_bpf(const struct kernel *kernel, enum kernel_sched sched, const char *types)
+{
+	LIBBPF_OPTS(bpf_object_open_opts, how, .btf_custom_path = types);
+	struct kernel_bpf *bpf = kernel_bpf__open_opts(&how);
 	uint32_t n_models = 1;
 
 	if (!bpf)
@@ -342,13 +368,19 @@ static struct kernel_bpf *open_bpf(const struct kernel *kernel, enum kernel_sche
 static int try_sched(struct kernel *kernel, enum kernel_sched sched)
 {
 	struct bpf_program *programs[2];
-	int r;
+	char types[32];
+	int r, fd = sched == KERNEL_SCHED_BTF ? -1 : no_types();
 
+	if (sched != KERNEL_SCHED_BTF && fd < 0)
+		return fd;
+	snprintf(types, sizeof(types), "/proc/self/fd/%d", fd);
 	kernel->n_links = 0;
-	kernel->bpf = open_bpf(kernel, sched);
+	kernel->bpf = open_bpf(kernel, sched, fd < 0 ? NULL : types);
+	r = kernel->bpf ? kernel_bpf__load(kernel->bpf) : -errno;
+	if (fd >= 0)
+		close(fd);
 	if (!kernel->bpf)
-		return -errno;
-	r = kernel_bpf__load(kernel->bpf);
+		return r;
 	programs[0] = sched == KERNEL_SCHED_BTF ? kernel->bpf->progs.on_switch : kernel->bpf->progs.on_switch_classic;
 	programs[1] = sched == KERNEL_SCHED_BTF ? kernel->bpf->progs.on_wakeup : kernel->bpf->progs.on_wakeup_classic;
 	for (unsigned int i = 0; !r && sched != KERNEL_SCHED_NONE && i < 2; i++) {

@@ -17,11 +17,10 @@ static int show(const struct options *options, const struct view *view, void *da
 	if (r)
 		return r;
 	n_hidden = counted(look.public->n_sessions, look.n_sessions);
-	list->begin(&table, view);
+	table_begin(&table, list->columns, list->n_columns, view);
 	for (size_t i = 0; i < look.n_sessions; i++)
 		list->add(&table, &look.sessions[i]);
-	if (!table.n_rows && view->form == FORM_PEOPLE)
-		puts(list->none);
+	table_end(&table, list->none);
 	r = look_status(options, &look);
 	if (table.json &&
 	    print_json(options, list->name,
@@ -37,7 +36,7 @@ static int show(const struct options *options, const struct view *view, void *da
 int session_list_run(const struct options *options, const struct command *command, const struct session_list *list, int argc,
 		     char **argv)
 {
-	struct view view = { 0 };
+	struct view view = { .columns = list->columns, .n_columns = list->n_columns };
 
 	if (view_option(options, command, argc, argv, &view) == OPTIONS_BAD)
 		return EXIT_USAGE;

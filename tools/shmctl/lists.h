@@ -9,7 +9,8 @@
 struct session_list {
 	const char *name; /* of the command, its schema, and the array in it */
 	const char *none;
-	void (*begin)(struct table *table, const struct view *view);
+	const struct column *columns;
+	unsigned int n_columns;
 	void (*add)(struct table *table, const struct inf_stats_session *session);
 };
 

@@ -42,7 +42,7 @@ void regions_add(struct table *table, const struct inf_stats_session *session)
 
 static int run(const struct options *options, int argc, char **argv)
 {
-	static const struct session_list list = { "regions", "no regions", regions_begin, regions_add };
+	static const struct session_list list = { "regions", "no regions", columns, N_COLUMNS, regions_add };
 
 	return session_list_run(options, &command_regions, &list, argc, argv);
 }
@@ -52,9 +52,9 @@ static const struct command_option own_options[] = { VIEW_OPTIONS, { 0 } };
 const struct command command_regions = {
 	.name = "regions",
 	.summary = "the shared memory of each session, piece by piece",
-	.usage = "Usage: shmctl regions [-j] [-o tsv] [--no-header] [--watch[=TIME]]\n"
+	.usage = "Usage: shmctl regions [-j] [-o tsv] [--no-header] [--watch[=TIME]] [--sort=KEY] [--filter=KEY=TEXT]\n"
 		 "One line per region of every session that you may see, the first 32 of each: requests (inputs, and what else a client writes),\n"
-		 "outputs, device memory, timelines. One that is \"made\" is not agreed on yet, a \"retired\" one belonged to an earlier executor.\n",
+		 "responses (what the broker writes to it), outputs, device memory, timelines. One that is \"made\" is not agreed on yet, a \"retired\" one belonged to an earlier executor.\n",
 	.run = run,
 	.options = own_options,
 };

@@ -52,7 +52,7 @@ void rings_add(struct table *table, const struct inf_stats_session *session)
 
 static int run(const struct options *options, int argc, char **argv)
 {
-	static const struct session_list list = { "rings", "no lanes", rings_begin, rings_add };
+	static const struct session_list list = { "rings", "no lanes", columns, N_COLUMNS, rings_add };
 
 	return session_list_run(options, &command_rings, &list, argc, argv);
 }
@@ -62,7 +62,7 @@ static const struct command_option own_options[] = { VIEW_OPTIONS, { 0 } };
 const struct command command_rings = {
 	.name = "rings",
 	.summary = "the lanes of each session: how far client and broker have come",
-	.usage = "Usage: shmctl rings [-j] [-o tsv] [--no-header] [--watch[=TIME]]\n"
+	.usage = "Usage: shmctl rings [-j] [-o tsv] [--no-header] [--watch[=TIME]] [--sort=KEY] [--filter=KEY=TEXT]\n"
 		 "One line per lane of every session that you may see. ACCEPTED is submissions that the broker took out of their slots, POSTED\n"
 		 "answers that it has put into theirs, UNREAD those of them that the client has not read yet, as last seen. The broker looks at an\n"
 		 "active lane in each turn, at an idle one when its client rings.\n",

@@ -78,8 +78,7 @@ static int show(const struct options *options, const struct view *view, void *da
 	table_begin(&table, with_device, N_COLUMNS, view);
 	for (size_t i = 0; i < look.n_sessions; i++)
 		add(&table, &look, &look.sessions[i]);
-	if (!table.n_rows && view->form == FORM_PEOPLE)
-		puts(n_hidden ? "no sessions of yours" : "no sessions");
+	table_end(&table, n_hidden ? "no sessions of yours" : "no sessions");
 	r = look_status(options, &look);
 	if (table.json && print_json(options, "sessions",
 				     json_pack("{s:s, s:o, s:o}", "state", life_word(look.life), "sessions", table.json,
@@ -93,7 +92,7 @@ static int show(const struct options *options, const struct view *view, void *da
 
 static int run(const struct options *options, int argc, char **argv)
 {
-	struct view view = { 0 };
+	struct view view = { .columns = columns, .n_columns = N_COLUMNS };
 
 	if (view_option(options, &command_sessions, argc, argv, &view) == OPTIONS_BAD)
 		return EXIT_USAGE;
@@ -107,7 +106,7 @@ static const struct command_option own_options[] = { VIEW_OPTIONS, { 0 } };
 const struct command command_sessions = {
 	.name = "sessions",
 	.summary = "who is connected, what they have in flight and hold",
-	.usage = "Usage: shmctl sessions [-j] [-o tsv] [--no-header] [--watch[=TIME]]\n"
+	.usage = "Usage: shmctl sessions [-j] [-o tsv] [--no-header] [--watch[=TIME]] [--sort=KEY] [--filter=KEY=TEXT]\n"
 		 "One line per session that you may see: yours, or all where you are the broker's user or root. Needs no answer from the\n"
 		 "broker; of one that is gone it is what it left (exit status 3). HELD is answers whose memory has not been used again\n"
 		 "yet; INPUTS and OUTPUTS are its memory, DEVICE what it holds of the device that models run on; P50 and P99 is how long\n"

@@ -32,6 +32,7 @@ struct options {
 	bool json;
 	bool one_line;	  /* each object of JSON on a line of its own */
 	bool round_reals; /* JSON has figures that were rounded: 15 digits say all, 17 would say 0.20000000000000001 */
+	json_t *into;	  /* each object becomes a member of this one, named by its schema, and is not printed; NULL = none */
 };
 
 /*

@@ -127,7 +127,7 @@ static int save(const struct options *options, const char *folder)
 
 /* --- show --- */
 
-/* The other commands, on the copies. */
+/* The other commands, on the copies. With -j each one's object is a member of ours. */
 static int show(const struct options *options, const char *folder)
 {
 	static const struct command *const commands[] = { &command_status, &command_models, &command_sessions };
@@ -142,17 +142,19 @@ static int show(const struct options *options, const char *folder)
 	snprintf(path, sizeof(path), "%s/socket", folder);
 	on_copy.socket_path = path;
 	if (options->json)
-		return fail(options, EXIT_USAGE, "with -j, one at a time: shmctl --socket %s -j status", path);
+		on_copy.into = json_pack("{s:o}", "folder", json_text(folder));
 	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
-		if (i)
+		if (i && !options->json)
 			putchar('\n');
 		on_copy.command = commands[i]->name;
 		r = commands[i]->run(&on_copy, 1, argv);
-		if (r == EXIT_USAGE || r == EXIT_NOT_RUNNING)
+		if (r != EXIT_OK && r != EXIT_UNHEALTHY) {
+			json_decref(on_copy.into);
 			return r;
+		}
 		worst = r > worst ? r : worst;
 	}
-	return worst;
+	return options->json && print_json(options, "snapshot-show", on_copy.into) ? EXIT_UNHEALTHY : worst;
 }
 
 /* --- diff --- */
@@ -276,7 +278,7 @@ const struct command command_snapshot = {
 	.summary = "keep the statistics as they are now, look at them later, compare two",
 	.usage = "Usage: shmctl snapshot save FOLDER | show FOLDER | diff FOLDER FOLDER [-j]\n"
 		 "save copies the statistics files that you may read into a new FOLDER, also of a broker that is stopped or gone. show\n"
-		 "is status, models and sessions of it; every other command that shows something takes --socket FOLDER/socket. diff\n"
+		 "is status, models and sessions of it (with -j a member each); every other command that shows something takes --socket FOLDER/socket. diff\n"
 		 "says what was counted between two snapshots of one broker, the earlier one first.\n",
 	.run = run,
 	.arguments = "save|show|diff FOLDER...",

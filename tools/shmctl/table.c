@@ -24,15 +24,63 @@ int parse_form(const struct options *options, const char *text, struct view *vie
 	return EXIT_OK;
 }
 
+/* The column with the first n letters of `name` as its key, or NULL after an error line. */
+static const struct column *parse_column(const struct options *options, const struct view *view, const char *name, size_t n)
+{
+	char list[TEXT_MAX] = "";
+
+	for (unsigned int i = 0; i < view->n_columns; i++) {
+		const char *key = view->columns[i].key;
+
+		if (strlen(key) == n && !memcmp(key, name, n))
+			return &view->columns[i];
+		snprintf(list + strlen(list), sizeof(list) - strlen(list), "%s%s", i ? ", " : "", key);
+	}
+	fail(options, EXIT_USAGE, "\"%.*s\" is no column; there are %s", (int)n, name, list);
+	return NULL;
+}
+
+static int parse_sort(const struct options *options, const char *text, struct view *view)
+{
+	view->is_reversed = *text == '-';
+	text += view->is_reversed;
+	view->sort = parse_column(options, view, text, strlen(text));
+	return view->sort ? EXIT_OK : EXIT_USAGE;
+}
+
+static int parse_filter(const struct options *options, const char *text, struct view *view)
+{
+	const char *equals = strchr(text, '=');
+	const struct column *column;
+
+	if (!equals)
+		return fail(options, EXIT_USAGE, "--filter takes KEY=TEXT, not \"%s\"", text);
+	if (view->n_filters == FILTERS_MAX)
+		return fail(options, EXIT_USAGE, "--filter: at most %u of them; shmctl -j and jq(1) can do more", FILTERS_MAX);
+	column = parse_column(options, view, text, (size_t)(equals - text));
+	if (!column)
+		return EXIT_USAGE;
+	view->filters[view->n_filters].column = column;
+	view->filters[view->n_filters++].text = equals + 1;
+	return EXIT_OK;
+}
+
 static int take(const struct options *options, int c, struct view *view)
 {
-	if (c == VIEW_NO_HEADER)
+	switch (c) {
+	case VIEW_FORM:
+		return parse_form(options, optarg, view);
+	case VIEW_NO_HEADER:
 		view->no_header = true;
-	if (c == VIEW_WATCH && !optarg)
+		return EXIT_OK;
+	case VIEW_SORT:
+		return parse_sort(options, optarg, view);
+	case VIEW_FILTER:
+		return parse_filter(options, optarg, view);
+	default:
 		view->every_ns = WATCH_DEFAULT_NS;
-	if (c == VIEW_WATCH && optarg)
-		return parse_time(options, "--watch", optarg, TIME_MIN_NS, &view->every_ns);
-	return c == VIEW_FORM ? parse_form(options, optarg, view) : EXIT_OK;
+		return optarg ? parse_time(options, "--watch", optarg, TIME_MIN_NS, &view->every_ns) : EXIT_OK;
+	}
 }
 
 int view_option(const struct options *options, const struct command *command, int argc, char **argv, struct view *view)
@@ -196,24 +244,132 @@ static const char *cell_word(char text[TEXT_MAX], enum column_kind kind, const s
 	}
 }
 
-json_t *table_row(struct table *table, const struct cell *cells)
+/* A column of the view, which may be a copy of the table's: people may see another head. */
+static unsigned int index_of(const struct view *view, const struct column *column)
+{
+	return (unsigned int)(column - view->columns);
+}
+
+/* Text anywhere, a number as -o tsv has it. */
+static bool matches(const struct view *view, const struct cell *cells)
+{
+	char raw[TEXT_MAX];
+
+	for (unsigned int i = 0; i < view->n_filters; i++) {
+		const struct column *column = view->filters[i].column;
+		const struct cell *cell = &cells[index_of(view, column)];
+		const char *word = cell->known ? cell_raw(raw, column->kind, cell) : "";
+
+		if (column->kind == COLUMN_TEXT ? !strcasestr(word, view->filters[i].text) : strcmp(word, view->filters[i].text) != 0)
+			return false;
+	}
+	return true;
+}
+
+/* Its texts are copied. Where memory is short the row is lost. */
+static bool keep(struct table *table, const struct cell *cells)
+{
+	size_t n = table->n_columns;
+	struct cell *kept = realloc(table->kept, (table->n_rows + 1) * n * sizeof(*kept));
+
+	if (!kept)
+		return false;
+	table->kept = kept;
+	memcpy(kept + table->n_rows * n, cells, n * sizeof(*cells));
+	for (size_t i = table->n_rows * n; i < (table->n_rows + 1) * n; i++)
+		kept[i].text = kept[i].text ? strdup(kept[i].text) : NULL;
+	return true;
+}
+
+/* qsort_r(3), of pointers to rows: what is not known comes last; what is equal as it was. */
+static int compare(const void *a, const void *b, void *data)
+{
+	const struct cell *const *left = a, *const *right = b;
+	const struct view *view = data;
+	const struct cell *x = *left + index_of(view, view->sort), *y = *right + index_of(view, view->sort);
+	int order;
+
+	if (x->known != y->known)
+		return x->known ? -1 : 1;
+	switch (view->sort->kind) {
+	case COLUMN_TEXT:
+		order = x->text && y->text ? strcasecmp(x->text, y->text) : 0;
+		break;
+	case COLUMN_RATE:
+	case COLUMN_SHARE:
+		order = (x->real < y->real) - (x->real > y->real);
+		break;
+	default:
+		order = (x->n < y->n) - (x->n > y->n);
+	}
+	if (order)
+		return view->is_reversed ? -order : order;
+	return (*left > *right) - (*left < *right);
+}
+
+static void print_row(const struct table *table, const struct cell *cells)
 {
 	char text[TEXT_MAX];
-	json_t *row;
 
-	if (!table->n_rows++ && table->view->form != FORM_JSON)
-		table_header(table);
-	if (table->view->form == FORM_JSON) {
-		row = json_object();
-		for (unsigned int i = 0; i < table->n_columns; i++)
-			json_object_set_new(row, table->columns[i].key, cell_json(table->columns[i].kind, &cells[i]));
-		return json_array_append_new(table->json, row) ? NULL : row;
-	}
 	for (unsigned int i = 0; i < table->n_columns; i++)
 		if (table->view->form == FORM_TSV)
 			printf("%s%c", cells[i].known ? cell_raw(text, table->columns[i].kind, &cells[i]) : "",
 			       i + 1 < table->n_columns ? '\t' : '\n');
 		else if (table->columns[i].head)
 			print_padded(table, i, cell_word(text, table->columns[i].kind, &cells[i]));
+}
+
+json_t *table_row(struct table *table, const struct cell *cells)
+{
+	const struct view *view = table->view;
+	json_t *row = NULL;
+
+	if (!matches(view, cells) || (view->sort && !keep(table, cells)))
+		return NULL;
+	if (!table->n_rows++ && view->form != FORM_JSON)
+		table_header(table);
+	if (view->form == FORM_JSON) {
+		row = json_object();
+		for (unsigned int i = 0; i < table->n_columns; i++)
+			json_object_set_new(row, table->columns[i].key, cell_json(table->columns[i].kind, &cells[i]));
+		return json_array_append_new(table->json, row) ? NULL : row;
+	}
+	if (!view->sort)
+		print_row(table, cells);
 	return NULL;
+}
+
+/* The kept rows in their order: printed, or those of JSON moved. */
+static void sort(struct table *table)
+{
+	const struct cell **order = calloc(table->n_rows, sizeof(*order));
+	json_t *sorted = table->json ? json_array() : NULL;
+
+	for (size_t i = 0; order && i < table->n_rows; i++)
+		order[i] = table->kept + i * table->n_columns;
+	if (order)
+		qsort_r(order, table->n_rows, sizeof(*order), compare, (void *)(uintptr_t)table->view);
+	for (size_t i = 0; order && i < table->n_rows; i++)
+		if (table->json)
+			json_array_append(sorted, json_array_get(table->json, (size_t)(order[i] - table->kept) / table->n_columns));
+		else
+			print_row(table, order[i]);
+	if (table->json && order) {
+		json_array_clear(table->json);
+		json_array_extend(table->json, sorted);
+	}
+	json_decref(sorted);
+	free(order);
+	for (size_t i = 0; i < table->n_rows * table->n_columns; i++)
+		free((char *)(uintptr_t)table->kept[i].text);
+	free(table->kept);
+	table->kept = NULL;
+}
+
+void table_end(struct table *table, const char *none)
+{
+	if (table->kept)
+		sort(table);
+	if (!table->n_rows && table->view->form == FORM_PEOPLE)
+		puts(table->view->n_filters ? "nothing matches" : none);
 }

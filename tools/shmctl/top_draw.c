@@ -238,10 +238,12 @@ static const char *figure_style(const struct top_row *row, enum figure figure)
 
 static void draw_row(struct line *line, const struct shape *shape, const struct top_row *row)
 {
-	char name[TOP_NAME_BYTES], whole[TOP_NAME_BYTES + 4], word[WORD_BYTES], padded[WORD_BYTES + 8];
+	char name[TOP_NAME_BYTES], whole[TOP_NAME_BYTES + 24], word[WORD_BYTES], padded[WORD_BYTES + 8];
 	const char *lead = row->kind == ROW_MODEL || line->top->tree == TREE_CLIENTS ? "" : row->kind == ROW_CLIENT ? " + " : " - ";
 
 	snprintf(whole, sizeof(whole), "%s%s", lead, top_row_name(name, line->top, row));
+	if (row->kind == ROW_CLIENT)
+		snprintf(whole + strlen(whole), sizeof(whole) - strlen(whole), " (%" PRIu32 ")", row->session->pid);
 	if (row->kind == ROW_MODEL)
 		style(line, STYLE_BOLD);
 	put_format(line, "%-*.*s", (int)shape->name_width, (int)shape->name_width, whole);
@@ -341,6 +343,8 @@ static void draw_load(struct line *line)
 	put_format(line, "in flight %" PRIu64 "  queued rows %" PRIu64, rates->n_in_flight, rates->n_queued_rows);
 	if (isfinite(rates->busy))
 		put_format(line, "  busy %.0f%%", rates->busy * 100);
+	if (stats_has_device(line->top->now.public))
+		put_format(line, "  device %s", word_bytes(word, line->top->now.public->device_bytes));
 	put(line, "  err/s ");
 	put_styled(line, rates->errors > 0 ? STYLE_BAD : "", word_rate(word, rates->errors));
 	put_format(line, "  wake/s %s", word_rate(word, rates->wakes));

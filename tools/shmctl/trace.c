@@ -144,6 +144,27 @@ static int follow(const struct options *options, const struct filter *filter, co
 	}
 }
 
+struct wanted {
+	uint32_t id;
+	bool found;
+};
+
+static void is_it(void *data, const struct inf_stats_session *session)
+{
+	struct wanted *wanted = data;
+
+	wanted->found |= session->id == wanted->id;
+}
+
+/* Numbers are not used again: one that is not there now has gone, or is a guess. */
+static bool has_session(const char *socket_path, uint32_t id)
+{
+	struct wanted wanted = { .id = id };
+
+	stats_each_session(socket_path, is_it, &wanted);
+	return wanted.found;
+}
+
 static int trace_all(const struct options *options, const struct filter *filter)
 {
 	const struct inf_stats_public *stats;
@@ -157,6 +178,9 @@ static int trace_all(const struct options *options, const struct filter *filter)
 	/* "ping" is what the broker answers itself. */
 	if (filter->model && strcmp(filter->model, "ping") != 0 && !stats_model(stats, filter->model, 0))
 		r = fail(options, EXIT_UNHEALTHY, "no model %s; shmctl models lists them", filter->model);
+	else if (filter->session && !has_session(path, (uint32_t)filter->session))
+		r = fail(options, EXIT_UNHEALTHY, "no session %" PRIu64 " that you may see; shmctl sessions lists them",
+			 filter->session);
 	else
 		r = trace_open(options, &trace);
 	if (r) {
