@@ -27,8 +27,10 @@
 #include "shm/lane.h"
 #include "shm/layout.h"
 #include "shm/stats.h"
+#include <assert.h>
 #include <stdalign.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -95,7 +97,7 @@ struct job {
 	uint32_t out_idx;     /* of session.outputs */
 	int32_t ext;	      /* index of its extension block, -1 = packed */
 	uint32_t stamp;	      /* when its client says it was submitted: inf_stamp() */
-	uint16_t batch_rows, batch_parts; /* of that batch */
+	uint16_t batch_rows, batch_parts; /* of that part's batch */
 	uint16_t status;      /* worst so far */
 	uint8_t weight;	      /* of how many requests its stages are counted, 0 = of none: see stats.h */
 	bool executed;	      /* some part was dispatched: the model may have run */
@@ -103,6 +105,8 @@ struct job {
 	bool poison;	      /* killed its executor while it was run so */
 	bool restart;	      /* recovery.c: to be looked at after a death */
 };
+
+static_assert(offsetof(struct job, in_region) == offsetof(struct job, pos) + 64, "what a probe tells lies in one line");
 
 /* Extension tensors of one job, validated copies. */
 struct ext_block {

@@ -9,6 +9,7 @@
 #include "broker/output.h"
 #include "broker/session.h"
 #include "broker/timeline.h"
+#include "shm/probes.h"
 
 static struct queue *queue_of(struct broker *broker, struct job *job)
 {
@@ -22,6 +23,7 @@ static struct queue *queue_of(struct broker *broker, struct job *job)
 void recovery_end_job(struct broker *broker, struct job *job, enum inf_status status)
 {
 	queue_remove(queue_of(broker, job), &job->item);
+	job->instance = INF_PROBE_NONE; /* its last rows ran on none, be it that others did */
 	completion_post(broker, job, status);
 	if (!job->rows_running)
 		intake_free_job(broker, job);

@@ -18,8 +18,8 @@
  * Names, order and meaning of arguments are ABI: tests/abi/probes. A new meaning is a new name.
  *
  * One that nobody watches is a nop (docs.kernel.org, "Uprobe-tracer"; `probe.cost` in `make bench`
- * measures it): arguments are what is in a register or a place in memory anyway, those of one object together, so that
- * who watches may read them at once. Without <sys/sdt.h> (Debian:
+ * measures it): the front's arguments are what is in a register or a place in memory anyway, those of one job together, so
+ * that who watches may read them at once; the client's are loaded into registers. Without <sys/sdt.h> (Debian:
  * systemtap-sdt-dev) at build time there are none.
  *
  * On x86-64 it is a nop of five bytes: Linux 6.18 puts a call in its place, which costs who watches 150 ns less than a

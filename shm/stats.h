@@ -174,7 +174,7 @@ struct inf_stats_lane {
 
 struct inf_stats_region {
 	uint32_t used;
-	uint32_t id;
+	uint32_t id;	/* 0 of RESPONSE, which has none */
 	uint32_t kind;	/* enum inf_region_kind */
 	uint32_t state; /* 1 = being made, 2 = in use, 3 = retired: of an earlier executor */
 	uint64_t bytes;

@@ -49,6 +49,8 @@ static const char *const commands[][8] = {
 	{ "top", "--batch", "-n", "1", "-d", "0.001", "--sort=name", "--filter=m" },
 	{ "status" },
 	{ "status", "-j" },
+	{ "sessions", "--sort=name", "--filter=name=i" },
+	{ "regions", "-j", "--sort=-bytes", "--filter=kind=re" },
 };
 #define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))
 

@@ -176,6 +176,20 @@ many() { # of two processes with eight in flight each, through the shared librar
 }
 check "many at once, in batches: all are seen, stages sum up" many
 
+early() { # requests of three batches that end after the first of them, at their deadline
+	trace -m sleep && { "$BUILD/infbench" -q -r 40 --deadline 3 -n 200 -w 0 sleep || true; } && traced || return 1
+	cat "$RUN/trace.err"
+	"$PY" -I - "$RUN/trace" <<-'PYTHON'
+		import json, sys
+		events = [json.loads(line) for line in open(sys.argv[1])]
+		ended = [e for e in events if e["status"] == "DEADLINE"]
+		print(len(events), len(ended), events[:1])
+		sys.exit(len(ended) < 100 or any(sum(e["stages_ns"].values()) != e["total_ns"] for e in events) or
+		         any(e["instance"] != -1 or e["batch"] != -1 for e in ended))
+	PYTHON
+}
+check "requests that end in the middle have no batch" early
+
 table() {
 	background "$CTL" latency --source=bpf --client "$TIMED" "$@" >"$RUN/table" 2>"$RUN/table.err"
 	TRACE=$LAST

@@ -177,7 +177,7 @@ says "drain asks for --yes where nobody can answer" 2 'say --yes' "$CTL" drain
 json "drain" 0 "d['state'] == 'drains' and d['in_flight'] == 0" "$CTL" drain --yes --wait -j
 says "status says so" 0 'drains: new requests are refused until shmctl resume' "$CTL" status
 says "a request is refused" 1 'BUSY' "$CTL" infer sleep "$RUN/zero"
-says "of a session that is none" 1 'no session 4000000000 that you may see; shmctl sessions lists them' "$CTL" trace -s 4000000000
+says "of a session that is none" 1 'no session 4000000000; shmctl sessions lists them' "$CTL" trace -s 4000000000
 says "a ping is not" 0 'requests' "$BUILD/infbench" --ping -q -t 0.1 -w 0
 json "resume" 0 "d['state'] == 'serves'" "$CTL" resume -j
 check "and they are served again" "$TESTS/timed" add_sub 1

@@ -235,17 +235,20 @@ json "who shares a batch is counted apart" 0 "sorted(s['requests'] for s in d['s
 order() { # EXPECTED-NAMES OPTION...: what the loads have in flight at most, in that order
 	local wanted=$1 n
 	shift
-	n=$("$CTL" sessions -o tsv --no-header "$@" | while IFS=$'\t' read -r _ pid _; do echo -n "$(tr '\0' ' ' </proc/"$pid"/cmdline | sed 's/.* -d \([0-9]\) .*/\1/')"; done)
+	"$CTL" sessions -o tsv --no-header "$@" >"$RUN/order" || return 1
+	n=$(while IFS=$'\t' read -r _ pid _; do echo -n "$(tr '\0' ' ' </proc/"$pid"/cmdline | sed 's/.* -d \([0-9]\) .*/\1/')"; done <"$RUN/order")
 	echo "$n"
 	[ "$n" = "$wanted" ]
 }
 check "--sort: the largest first" order 532 --sort=requests
 check "--sort=-: the smallest" order 235 --sort=-requests
-check "what is equal stays as it was" order 235 --sort=name
-check "--filter: a text" order 235 --filter=name=FBEN
+check "what is equal stays as it was" order 235 --sort=-errors
+json "--filter: a part of a text" 0 "{r['kind'] for r in d['regions']} == {'request', 'response'}" "$CTL" regions -j --filter=kind=RE
 child=$(tr -d ' ' <"/proc/${loads[1]}/task/${loads[1]}/children")
 check "--filter: a number" order 3 --filter="pid=$child" --filter=name=infbench
-check "--filter: not a part of a number" order '' --filter=requests=1
+requests=$("$CTL" sessions -o tsv --no-header --sort=-requests | cut -f 11 | head -n 1)
+check "--filter: all of a number" order 2 --filter="requests=$requests"
+check "and not a part of it" order '' --filter="requests=${requests%?}"
 says "nothing is left" 0 '^nothing matches$' "$CTL" sessions --filter=name=nobody
 json "JSON is sorted, too" 0 "[r['kind'] for r in d['regions']] == ['response'] * 3 + ['request'] * 3 + ['output'] * 3 and
 	[r['session'] for r in d['regions'][:3]] == sorted(r['session'] for r in d['regions'][:3])" "$CTL" regions -j --sort=-kind

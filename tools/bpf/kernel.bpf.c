@@ -7,7 +7,7 @@
  * moment in the past. Those of the probes make stages of it: nearly all when the front completes a request, the rest when the
  * client has it. Where the scheduler is not watched, all threads count as running.
  *
- * Acceptance, dispatch, begin and end of a batch are not probed: `complete` tells them, by the clocks of front and executor.
+ * Acceptance, dispatch, begin and end of a batch need no trap of their own: `complete` tells them, by the clocks of front and executor.
  *
  * Kernel types are declared by hand, with the members that are used (CO-RE): building needs no kernel's BTF. Requires Linux
  * 5.15 (attach cookies).
@@ -87,7 +87,7 @@ struct {
 	__uint(max_entries, EVENTS_BYTES);
 } events SEC(".maps");
 
-/* A cache line of user memory: the arguments of one object are mostly in one, and a read costs 60 ns at any length. */
+/* A cache line of user memory: the arguments of one object are mostly in one, and a read costs 100 ns at any length. */
 struct line {
 	__u64 address; /* 0 = none */
 	__u64 words[LINE / sizeof(__u64)];
@@ -384,10 +384,15 @@ static __always_inline void follow_client(__u64 now_ns, __u32 tid)
 
 	if (!config.has_sched || thread_of(tid))
 		return;
-	/* Whose entry it takes is followed again with its next submission, if it still is. */
-	idx = THREAD_CLIENT + __sync_fetch_and_add(&n_client_threads, 1) % (THREADS - THREAD_CLIENT);
+	idx = thread_at[tid % THREAD_IDS];
 	thread = bpf_map_lookup_elem(&threads, &idx);
-	if (!thread)
+	/* Another one with such an id: its entry is taken, but for the front's and the executor's. */
+	if (!idx || !thread || thread->tid % THREAD_IDS != tid % THREAD_IDS) {
+		/* Whose entry this is is followed again with its next submission, if it still is. */
+		idx = THREAD_CLIENT + __sync_fetch_and_add(&n_client_threads, 1) % (THREADS - THREAD_CLIENT);
+		thread = bpf_map_lookup_elem(&threads, &idx);
+	}
+	if (!thread || idx < THREAD_CLIENT)
 		return;
 	*thread = (struct thread){ .last = { .ts_ns = now_ns }, .history = HISTORY_NONE, .tid = tid };
 	thread_at[tid % THREAD_IDS] = idx;
@@ -503,8 +508,8 @@ static __noinline void end_batch(struct batch_times *batch, __u32 instance, __u6
 	if (own && own->n)
 		advance(own, batch->end_ns, &end);
 	end_batch_front(batch, woken_ns, now_ns);
-	batch->wait_runq_ns = begin.runq_ns - runq_ns;
-	batch->wait_ns = less(batch->begin_ns - batch->dispatch_ns, batch->wait_runq_ns + batch->late_ns);
+	batch->wait_runq_ns = less(begin.runq_ns, runq_ns);
+	batch->wait_ns = less(less(batch->begin_ns, batch->dispatch_ns), batch->wait_runq_ns + batch->late_ns);
 	batch->preempted_ns = end.runq_ns - begin.runq_ns;
 	batch->blocked_ns = end.asleep_ns - begin.asleep_ns;
 	batch->cpu_ns = less(batch->end_ns - batch->begin_ns, batch->preempted_ns + batch->blocked_ns);

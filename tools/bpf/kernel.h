@@ -65,7 +65,7 @@ struct thread_history {
 #define HISTORIES (HISTORY_INSTANCE + INSTANCES)
 
 #define THREADS 8192u	      /* that are followed; entry 0 is nobody's, the histories' come next, then clients in turn */
-#define THREAD_IDS 65536u     /* of two followed ones that are the same modulo this, the later is */
+#define THREAD_IDS 65536u     /* of two that are the same modulo this one is followed */
 #define THREAD_CLIENT (1u + HISTORIES) /* first entry of a client */
 
 struct thread {

@@ -9,6 +9,7 @@
  */
 #define _GNU_SOURCE 1
 #include "tools/shmctl/kernel_internal.h"
+#include "shm/probes.h"
 #include "tools/shmctl/stats.h"
 #include <bpf/bpf.h>
 #include <bpf/btf.h>
@@ -19,12 +20,10 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <kernel.skel.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include "shm/probes.h"
 #include <sys/sysmacros.h>
 #include <unistd.h>
 

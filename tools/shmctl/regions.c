@@ -29,7 +29,7 @@ void regions_add(struct table *table, const struct inf_stats_session *session)
 			cell_n(session->id),
 			cell_n(session->pid),
 			cell_text(session->name),
-			cell_n(region->id),
+			region->kind == INF_REGION_RESPONSE ? cell_none() : cell_n(region->id),
 			cell_text(region_kind_word(region->kind)),
 			cell_n(region->bytes),
 			cell_text(region_state_word(region->state)),
@@ -53,8 +53,9 @@ const struct command command_regions = {
 	.name = "regions",
 	.summary = "the shared memory of each session, piece by piece",
 	.usage = "Usage: shmctl regions [-j] [-o tsv] [--no-header] [--watch[=TIME]] [--sort=KEY] [--filter=KEY=TEXT]\n"
-		 "One line per region of every session that you may see, the first 32 of each: requests (inputs, and what else a client writes),\n"
-		 "responses (what the broker writes to it), outputs, device memory, timelines. One that is \"made\" is not agreed on yet, a \"retired\" one belonged to an earlier executor.\n",
+		 "One line per region of every session that you may see, the first 32 of each: requests (inputs, and what else a client\n"
+		 "writes), responses (what the broker writes to it; without a number), outputs, device memory, timelines. One that is \"made\"\n"
+		 "is not agreed on yet, a \"retired\" one belonged to an earlier executor.\n",
 	.run = run,
 	.options = own_options,
 };

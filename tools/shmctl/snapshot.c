@@ -148,7 +148,8 @@ static int show(const struct options *options, const char *folder)
 			putchar('\n');
 		on_copy.command = commands[i]->name;
 		r = commands[i]->run(&on_copy, 1, argv);
-		if (r != EXIT_OK && r != EXIT_UNHEALTHY) {
+		/* One that has failed has said so; there is nothing to be said after it. */
+		if ((r != EXIT_OK && r != EXIT_UNHEALTHY) || (options->json && !json_object_get(on_copy.into, commands[i]->name))) {
 			json_decref(on_copy.into);
 			return r;
 		}
@@ -278,8 +279,8 @@ const struct command command_snapshot = {
 	.summary = "keep the statistics as they are now, look at them later, compare two",
 	.usage = "Usage: shmctl snapshot save FOLDER | show FOLDER | diff FOLDER FOLDER [-j]\n"
 		 "save copies the statistics files that you may read into a new FOLDER, also of a broker that is stopped or gone. show\n"
-		 "is status, models and sessions of it (with -j a member each); every other command that shows something takes --socket FOLDER/socket. diff\n"
-		 "says what was counted between two snapshots of one broker, the earlier one first.\n",
+		 "is status, models and sessions of it (with -j a member each); every other command that shows something takes\n"
+		 "--socket FOLDER/socket. diff says what was counted between two snapshots of one broker, the earlier one first.\n",
 	.run = run,
 	.arguments = "save|show|diff FOLDER...",
 };

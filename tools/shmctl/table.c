@@ -266,7 +266,7 @@ static bool matches(const struct view *view, const struct cell *cells)
 	return true;
 }
 
-/* Its texts are copied. Where memory is short the row is lost. */
+/* Its texts are copied. Where memory is short the row is lost, or a text. */
 static bool keep(struct table *table, const struct cell *cells)
 {
 	size_t n = table->n_columns;
@@ -276,8 +276,12 @@ static bool keep(struct table *table, const struct cell *cells)
 		return false;
 	table->kept = kept;
 	memcpy(kept + table->n_rows * n, cells, n * sizeof(*cells));
-	for (size_t i = table->n_rows * n; i < (table->n_rows + 1) * n; i++)
-		kept[i].text = kept[i].text ? strdup(kept[i].text) : NULL;
+	for (size_t i = table->n_rows * n; i < (table->n_rows + 1) * n; i++) {
+		if (!kept[i].text)
+			continue;
+		kept[i].text = strdup(kept[i].text);
+		kept[i].known = kept[i].text != NULL;
+	}
 	return true;
 }
 
@@ -339,26 +343,30 @@ json_t *table_row(struct table *table, const struct cell *cells)
 	return NULL;
 }
 
-/* The kept rows in their order: printed, or those of JSON moved. */
+static void sort_json(const struct table *table, const struct cell *const *order)
+{
+	json_t *sorted = json_array();
+
+	for (size_t i = 0; i < table->n_rows; i++)
+		json_array_append(sorted, json_array_get(table->json, (size_t)(order[i] - table->kept) / table->n_columns));
+	json_array_clear(table->json);
+	json_array_extend(table->json, sorted);
+	json_decref(sorted);
+}
+
+/* The kept rows in their order: printed, or those of JSON moved. As they came where memory is short. */
 static void sort(struct table *table)
 {
 	const struct cell **order = calloc(table->n_rows, sizeof(*order));
-	json_t *sorted = table->json ? json_array() : NULL;
 
 	for (size_t i = 0; order && i < table->n_rows; i++)
 		order[i] = table->kept + i * table->n_columns;
 	if (order)
 		qsort_r(order, table->n_rows, sizeof(*order), compare, (void *)(uintptr_t)table->view);
-	for (size_t i = 0; order && i < table->n_rows; i++)
-		if (table->json)
-			json_array_append(sorted, json_array_get(table->json, (size_t)(order[i] - table->kept) / table->n_columns));
-		else
-			print_row(table, order[i]);
-	if (table->json && order) {
-		json_array_clear(table->json);
-		json_array_extend(table->json, sorted);
-	}
-	json_decref(sorted);
+	if (order && table->json)
+		sort_json(table, order);
+	for (size_t i = 0; !table->json && i < table->n_rows; i++)
+		print_row(table, order ? order[i] : table->kept + i * table->n_columns);
 	free(order);
 	for (size_t i = 0; i < table->n_rows * table->n_columns; i++)
 		free((char *)(uintptr_t)table->kept[i].text);

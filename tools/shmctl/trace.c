@@ -144,25 +144,28 @@ static int follow(const struct options *options, const struct filter *filter, co
 	}
 }
 
-struct wanted {
+struct seen {
 	uint32_t id;
 	bool found;
+	uint64_t n;
 };
 
-static void is_it(void *data, const struct inf_stats_session *session)
+static void see(void *data, const struct inf_stats_session *session)
 {
-	struct wanted *wanted = data;
+	struct seen *seen = data;
 
-	wanted->found |= session->id == wanted->id;
+	seen->found |= session->id == seen->id;
+	seen->n++;
 }
 
-/* Numbers are not used again: one that is not there now has gone, or is a guess. */
-static bool has_session(const char *socket_path, uint32_t id)
+/* Is there no such session for certain? Numbers are not used again; those of other users may be hidden, and where files have no ACLs
+ * one's own. */
+static bool is_none(const struct inf_stats_public *stats, const char *socket_path, uint32_t id)
 {
-	struct wanted wanted = { .id = id };
+	struct seen seen = { .id = id };
 
-	stats_each_session(socket_path, is_it, &wanted);
-	return wanted.found;
+	stats_each_session(socket_path, see, &seen);
+	return !seen.found && seen.n >= stats->n_sessions;
 }
 
 static int trace_all(const struct options *options, const struct filter *filter)
@@ -178,11 +181,12 @@ static int trace_all(const struct options *options, const struct filter *filter)
 	/* "ping" is what the broker answers itself. */
 	if (filter->model && strcmp(filter->model, "ping") != 0 && !stats_model(stats, filter->model, 0))
 		r = fail(options, EXIT_UNHEALTHY, "no model %s; shmctl models lists them", filter->model);
-	else if (filter->session && !has_session(path, (uint32_t)filter->session))
-		r = fail(options, EXIT_UNHEALTHY, "no session %" PRIu64 " that you may see; shmctl sessions lists them",
-			 filter->session);
 	else
 		r = trace_open(options, &trace);
+	if (!r && filter->session && is_none(stats, path, (uint32_t)filter->session)) {
+		trace_close(&trace);
+		r = fail(options, EXIT_UNHEALTHY, "no session %" PRIu64 "; shmctl sessions lists them", filter->session);
+	}
 	if (r) {
 		stats_close(stats);
 		return r;
