@@ -110,7 +110,8 @@ static int file_make(const char *path, uint32_t uid, size_t n_bytes, void **ret_
 		return -errno;
 	r = -posix_fallocate(fd, 0, (off_t)n_bytes);
 	if (r == 0)
-		map = mmap(NULL, n_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
+		/* Of a user's file, made while somebody connects, a session's entry is touched when it begins. */
+		map = mmap(NULL, n_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | (uid == NO_UID ? MAP_POPULATE : 0), fd, 0);
 	if (r == 0 && map == MAP_FAILED)
 		r = -errno;
 	if (r == 0 && uid == NO_UID && fchmod(fd, 0644) < 0)
