@@ -96,8 +96,7 @@ static void account(struct broker *broker, const struct job *job, enum inf_statu
 		add_stages(job->handle->model->stats->stages, job, broker->now_ns);
 	if (status != INF_OK) {
 		count_jobs(broker, job->handle, status, 1);
-		if (job->dispatched_ns)
-			count_served(job->handle, broker->now_ns - job->accepted_ns, 1);
+		count_served(job->handle, broker->now_ns - job->accepted_ns, 1);
 		return;
 	}
 	if (tally->handle != job->handle || tally->accepted_ns != job->accepted_ns) {

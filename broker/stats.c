@@ -57,6 +57,7 @@ static struct {
 	uint32_t n_entries; /* of models, in use or used once: the others are not touched */
 	uint64_t start_ticks;
 	uint64_t sessions_ns;	       /* last copy of sessions' figures */
+	uint64_t n_sessions;	       /* clients: neither who is still connecting, nor who watches */
 	struct inf_stats_session sink; /* for sessions without an entry: written, never read */
 } stats;
 
@@ -311,6 +312,7 @@ struct inf_stats_session *stats_session_add(struct broker *broker, const struct 
 	struct account *account = account_get(broker, session->uid);
 	struct inf_stats_session *entry = account ? entry_take(account) : NULL;
 
+	stats.n_sessions++;
 	if (!entry)
 		return &stats.sink;
 	memset(entry, 0, sizeof(*entry));
@@ -333,6 +335,7 @@ void stats_session_del(struct broker *broker, struct session *session)
 	struct account *account = account_find(session->uid);
 
 	(void)broker;
+	stats.n_sessions--;
 	/* What a zombie still counts goes nowhere. */
 	session->stats = &stats.sink;
 	for (uint32_t i = 0; i < INF_LANES; i++)
@@ -518,7 +521,7 @@ void stats_refresh(struct broker *broker)
 
 	inf_store64(&public->head.beat_ns, broker->now_ns);
 	inf_store32(&public->draining, broker->draining ? INF_STATS_ENDS : broker->paused ? INF_STATS_DRAINS : INF_STATS_SERVES);
-	inf_store64(&public->n_sessions, broker->n_sessions);
+	inf_store64(&public->n_sessions, stats.n_sessions);
 	inf_store64(&public->n_log_dropped, log_dropped());
 	inf_store64(&public->device_bytes, quota_device_used());
 	executor_copy(public, &broker->executor);

@@ -144,6 +144,12 @@ fi
 
 # --- filters, tables, restarts ---------------------------------------------------------------------------------------
 
+says "a model that is none" 1 'no model nosuch; shmctl models lists them' "$CTL" trace --kernel -m nosuch
+says "nor here" 1 'no model nosuch; shmctl models lists them' "$CTL" latency nosuch --source=bpf -d 0.1
+says "where nothing can be written it ends" 1 'cannot write' bash -c "('$BUILD/infbench' -q -n 50 -w 0 identity >/dev/null; sleep 0.5; '$BUILD/infbench' -q -n 50 -w 0 identity >/dev/null; sleep 0.5; exec '$BUILD/infbench' -q -n 50 -w 0 identity >/dev/null) & exec '$CTL' trace --kernel >/dev/full"
+kill -STOP "$FRONT"
+says "a broker that is stopped" 0 'the broker is stopped .pid [0-9]+.: nothing happens before kill -CONT' "$CTL" latency --source=bpf -d 0.2
+kill -CONT "$FRONT"
 slow_ones() {
 	trace --slow 1900us && asked identity 200 && asked spin 20 && traced || return 1
 	echo "$(grep -c '"spin"' "$RUN/trace") of 20 spin, $(grep -c '"identity"' "$RUN/trace") of 200 identity"

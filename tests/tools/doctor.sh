@@ -45,6 +45,12 @@ finds "its protocol" 0 protocol ok 'speaks protocol [0-9]+' '' "$CTL" doctor -j
 finds "its version" 0 version ok 'of version [0-9.]+$' '' "$CTL" doctor -j
 finds "its executor" 0 executor ok 'it is ready, on cpu, 2 batches' '' "$CTL" doctor -j
 finds "its models" 0 models ok '^14 ready, 0 loading, 0 failed' '' "$CTL" doctor -j
+stopped=$(executor_pid)
+kill -STOP "$stopped"
+finds "an executor that is stopped" 1 executor fail 'it is stopped, and nothing runs' "^kill -CONT $stopped\$" "$CTL" doctor -j
+json "status says it, too" 1 "d['executor']['state'] == 'stopped' and d['state'] == 'running'" "$CTL" status -j
+kill -CONT "$stopped"
+finds "and one that goes on" 0 executor ok 'it is ready' '' "$CTL" doctor -j
 for call in kernel memfd pidfd hugepages; do
 	json "the kernel: $call" 0 "[c['verdict'] for c in d['checks'] if c['check'] == '$call'] in (['ok'], [])" "$CTL" doctor -j
 done

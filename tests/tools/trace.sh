@@ -234,6 +234,13 @@ fi
 says "snapshot save" 0 'a broker that was running' "$CTL" snapshot save "$RUN/first"
 says "into a folder that is there" 1 'name a folder that is not there yet' "$CTL" snapshot save "$RUN/first"
 "$TESTS/timed" add_sub 77 >/dev/null
+background "$CTL" trace -d 20 >/dev/null
+tracer=$LAST
+traces() { [ "$("$CTL" status -j | jq '.limits.sessions_max.used - .sessions.now')" -gt 0 ]; }
+check "who watches takes a place, and is no session" within 10 traces
+json "that is not shown" 0 "d['not_shown'] == 0" "$CTL" sessions -j
+kill -INT "$tracer"
+ends "$tracer"
 background "$BUILD/infbench" -q -t 30 -w 0 sleep >/dev/null
 within 10 sh -c "'$CTL' sessions | grep -q infbench"
 kill -STOP "$BROKER"
@@ -256,6 +263,14 @@ json "which does not drain later, when nobody waits for it any more" 0 "not d['d
 json "diff: what came in between" 0 "[m['requests'] for m in d['models'] if m['name'] == 'add_sub'] == [77] and d['sessions'] >= 2" "$CTL" snapshot diff "$RUN/first" "$RUN/stopped" -j
 says "for people" 0 '^  requests +\+77 ' "$CTL" snapshot diff "$RUN/first" "$RUN/stopped"
 says "the wrong way round" 2 'is the later one; name it second' "$CTL" snapshot diff "$RUN/stopped" "$RUN/first"
+says "one twice" 2 'are the same; name two snapshots' "$CTL" snapshot diff "$RUN/first" "$RUN/first"
+cp -r "$RUN/stopped" "$RUN/damaged"
+: >"$RUN/damaged/snapshot.json"
+for command in 'snapshot show' 'status --socket' 'sessions --socket'; do
+	[ "${command#snapshot}" = "$command" ] && of=$RUN/damaged/socket || of=$RUN/damaged
+	# shellcheck disable=SC2086
+	says "a snapshot that is damaged: $command" 1 'snapshot.json beside .* is damaged' "$CTL" $command "$of"
+done
 says "show" 0 '^broker +snapshot, pid' "$CTL" snapshot show "$RUN/stopped"
 says "its models" 0 '^add_sub +1 ready' "$CTL" snapshot show "$RUN/stopped"
 says "its sessions" 0 ' infbench ' "$CTL" snapshot show "$RUN/stopped"

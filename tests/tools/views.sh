@@ -232,6 +232,14 @@ for fd in "${fds[@]}"; do echo go 1 >&"$fd"; done
 for depth in 2 3 5; do check "it went" within 10 grep -q requests "$RUN/went$depth"; done
 json "who shares a batch is counted apart" 0 "sorted(s['requests'] for s in d['sessions']) == sorted(json.loads(
 	open('$RUN/went%d' % n).read().split('\n')[1])['requests'] for n in (2, 3, 5))" "$CTL" sessions -j
+ended() { # requests that end at their deadline, before they have run, have a latency as well
+	"$BUILD/infbench" -q -w 0 -n 60 -r 16 -d 8 --deadline 1 sleep >"$RUN/late"
+	"$CTL" models -j | "$PY" -I -c 'import json, sys
+m = next(m for m in json.load(sys.stdin)["models"] if m["name"] == "sleep")
+print(m["requests"], m["errors"], m["served_ns"])
+sys.exit(not (m["errors"] >= 30 and m["served_ns"]["n"] == m["requests"]))'
+}
+check "served is of all requests, however they ended" ended
 order() { # EXPECTED-NAMES OPTION...: what the loads have in flight at most, in that order
 	local wanted=$1 n
 	shift

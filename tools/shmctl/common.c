@@ -28,6 +28,7 @@ int fail(const struct options *options, enum exit_status status, const char *for
 	vsnprintf(text, sizeof(text), format, args);
 	va_end(args);
 	alone.into = NULL;
+	alone.one_line = true; /* it may be one of many */
 	if (options->json)
 		print_json(&alone, "error",
 			   json_pack("{s:o,s:i}", "error", json_text(text), "exit_status",

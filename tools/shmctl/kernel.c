@@ -24,7 +24,7 @@ static bool is_over(const struct kernel *kernel, bool wants_events, uint64_t now
 	const struct kernel_filter *filter = kernel->filter;
 	uint64_t n = wants_events ? kernel->n_shown : kernel->bpf->bss->counts.n_requests;
 
-	return is_interrupted() || (filter->duration_ns && now_ns >= kernel->begin_ns + filter->duration_ns) ||
+	return is_interrupted() || ferror(stdout) || (filter->duration_ns && now_ns >= kernel->begin_ns + filter->duration_ns) ||
 	       (filter->n_max && n >= filter->n_max);
 }
 
@@ -82,6 +82,12 @@ static int run(struct kernel *kernel, bool wants_events)
 	return EXIT_OK;
 }
 
+/* One that was gone at the end may have been for long. */
+static int status_of(const struct kernel *kernel, int status)
+{
+	return status == EXIT_OK && kernel->is_gone ? EXIT_NOT_RUNNING : status;
+}
+
 /* Loads and watches; where that is not to be, -1 with the reason said. Else an exit status. */
 static int watch(struct kernel *kernel, bool wants_events, int *ret_status, char *why, size_t why_bytes)
 {
@@ -95,6 +101,13 @@ static int watch(struct kernel *kernel, bool wants_events, int *ret_status, char
 				   kernel->socket_path);
 		return 0;
 	}
+	if (kernel->filter->model && !stats_model(kernel->stats, kernel->filter->model, 0)) {
+		*ret_status = fail(kernel->options, EXIT_UNHEALTHY, "no model %s; shmctl models lists them", kernel->filter->model);
+		return 0;
+	}
+	if (stats_life(&kernel->stats->head) == LIFE_STOPPED)
+		fprintf(stderr, "shmctl %s: the broker is stopped (pid %u): nothing happens before kill -CONT %u\n",
+			kernel->options->command, kernel->stats->head.pid, kernel->stats->head.pid);
 	r = kernel_load(kernel, why, why_bytes);
 	*ret_status = r ? r : run(kernel, wants_events);
 	return r ? -1 : 1;
@@ -129,8 +142,10 @@ int kernel_trace(const struct options *options, const struct kernel_filter *filt
 	if (!kernel)
 		return fail(options, EXIT_UNHEALTHY, "out of memory");
 	r = watch(kernel, true, &status, why, sizeof(why));
-	if (r > 0)
+	if (r > 0) {
 		kernel_print_end(kernel);
+		status = status_of(kernel, status);
+	}
 	kernel_free(kernel);
 	if (r >= 0)
 		return status;
@@ -150,6 +165,7 @@ int kernel_latency(const struct options *options, const struct kernel_filter *fi
 	if (r > 0 && !status) {
 		status = kernel_print_table(kernel);
 		kernel_print_end(kernel);
+		status = status_of(kernel, status);
 	}
 	kernel_free(kernel);
 	if (r >= 0)

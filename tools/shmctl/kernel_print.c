@@ -173,7 +173,7 @@ static void print_model_table(const char *name, const struct kernel_histograms *
 
 	printf("%s  %" PRIu64 " requests in %.1f s\n", name,
 	       (uint64_t)of->n_requests, seconds);
-	printf("  %-16s %8s %8s %8s %8s %6s  64ns   16us    4ms     1s\n", "stage", "mean", "p50", "p99", "max", "share");
+	printf("  %-16s %8s %8s %8s %8s %6s   64n 16u 4m  1s\n", "stage", "mean", "p50", "p99", "max", "share");
 	for (unsigned int i = 0; i <= KERNEL_STAGES; i++) {
 		printf("  %-16s %8s %8s %8s %8s %5.1f%%  ", stages[i].name,
 		       word_short_time(word[0], of->sum_ns[i] / of->n_requests), word_short_time(word[1], quantile_ns(of, i, 0.5)),

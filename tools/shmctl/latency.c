@@ -365,7 +365,7 @@ const struct command command_latency = {
 		 "  ring    from its submission until the broker took it, by its client's clock\n"
 		 "  queue   in its model's queue            wait    dispatched, until its instance began\n"
 		 "  run     gathered, run, scattered        post    until the broker had seen its end\n"
-		 "  served  queue to post, of every request; the others of those that came into an empty lane, and of every 16th\n"
+		 "  served  queue to post, of every request, however it ended; the others of those that came into an empty lane, and of every 16th\n"
 		 "          of the rest, which counts as 16\n"
 		 "  batch   run, counted once for each batch\n",
 	.run = run,

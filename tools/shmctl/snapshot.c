@@ -131,8 +131,9 @@ static int save(const struct options *options, const char *folder)
 static int show(const struct options *options, const char *folder)
 {
 	static const struct command *const commands[] = { &command_status, &command_models, &command_sessions };
+	const struct inf_stats_public *stats;
 	struct options on_copy = *options;
-	char path[PATH_MAX], word[] = "snapshot", *argv[] = { word, NULL };
+	char path[PATH_MAX], found[PATH_MAX], word[] = "snapshot", *argv[] = { word, NULL };
 	int r, worst = EXIT_OK;
 
 	snprintf(path, sizeof(path), "%s/" SNAPSHOT_NAME, folder);
@@ -141,6 +142,11 @@ static int show(const struct options *options, const char *folder)
 			    strerror(errno));
 	snprintf(path, sizeof(path), "%s/socket", folder);
 	on_copy.socket_path = path;
+	/* Where there is nothing to be shown, that is said once. */
+	stats = stats_open(&on_copy, found, &r);
+	if (!stats)
+		return r;
+	stats_close(stats);
 	if (options->json)
 		on_copy.into = json_pack("{s:o}", "folder", json_text(folder));
 	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
@@ -148,7 +154,6 @@ static int show(const struct options *options, const char *folder)
 			putchar('\n');
 		on_copy.command = commands[i]->name;
 		r = commands[i]->run(&on_copy, 1, argv);
-		/* One that has failed has said so; there is nothing to be said after it. */
 		if ((r != EXIT_OK && r != EXIT_UNHEALTHY) || (options->json && !json_object_get(on_copy.into, commands[i]->name))) {
 			json_decref(on_copy.into);
 			return r;
@@ -239,7 +244,9 @@ static int diff(const struct options *options, const char *first, const char *se
 	if (r == EXIT_OK && (a.stats->head.start_ns != b.stats->head.start_ns || a.stats->head.pid != b.stats->head.pid))
 		r = fail(options, EXIT_UNHEALTHY, "two brokers, or one that was started anew in between: nothing to be compared; name two "
 					     "snapshots of one broker");
-	if (r == EXIT_OK && b.at_ns <= a.at_ns)
+	if (r == EXIT_OK && b.at_ns == a.at_ns)
+		r = fail(options, EXIT_USAGE, "%s and %s are the same; name two snapshots of one broker", first, second);
+	if (r == EXIT_OK && b.at_ns < a.at_ns)
 		r = fail(options, EXIT_USAGE, "%s is the later one; name it second: shmctl snapshot diff %s %s", first, second, first);
 	if (r) {
 		json_decref(json);

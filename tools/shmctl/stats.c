@@ -206,17 +206,21 @@ void stats_close(const struct inf_stats_public *stats)
 /* When the files were copied; 0 = they are the broker's own. */
 static uint64_t snapshot_ns;
 
-static void look_for_snapshot(const char *socket_path)
+/* 0, or -ENODATA where it says that it is one, and no more. */
+static int look_for_snapshot(const char *socket_path)
 {
 	char folder[PATH_MAX], path[2 * PATH_MAX];
+	bool is_there;
 	json_t *snapshot;
 
 	snprintf(folder, sizeof(folder), "%s", socket_path);
 	snprintf(path, sizeof(path), "%s/" SNAPSHOT_NAME, dirname(folder));
 	/* A broker may have been started in its place. */
-	snapshot = access(socket_path, F_OK) == 0 ? NULL : json_load_file(path, 0, NULL);
+	is_there = access(socket_path, F_OK) < 0 && access(path, F_OK) == 0;
+	snapshot = is_there ? json_load_file(path, 0, NULL) : NULL;
 	snapshot_ns = (uint64_t)json_integer_value(json_object_get(snapshot, "monotonic_ns"));
 	json_decref(snapshot);
+	return is_there && !snapshot_ns ? -ENODATA : 0;
 }
 
 uint64_t stats_now_ns(void)
@@ -249,8 +253,13 @@ static int find(const struct options *options, char *ret_path,
 		r = read_public(file, ret_stats);
 		snprintf(ret_path, PATH_MAX, "%s", paths[i]);
 	}
-	if (r == 0)
-		look_for_snapshot(ret_path);
+	if (r)
+		return r;
+	r = look_for_snapshot(ret_path);
+	if (r) {
+		stats_close(*ret_stats);
+		*ret_stats = NULL;
+	}
 	return r;
 }
 
@@ -329,6 +338,10 @@ const struct inf_stats_public *stats_open(const struct options *options, char *r
 	case -EBADMSG:
 		*ret_status = fail(options, EXIT_UNHEALTHY,
 				   "%s.stats is not a statistics file of infbroker", ret_path);
+		break;
+	case -ENODATA:
+		*ret_status = fail(options, EXIT_UNHEALTHY, SNAPSHOT_NAME " beside %s.stats is damaged; shmctl snapshot save makes another",
+				   ret_path);
 		break;
 	default:
 		*ret_status = fail(options, EXIT_UNHEALTHY, "%s.stats: %s", ret_path, strerror(-r));
@@ -428,6 +441,15 @@ const struct inf_stats_model *stats_model(const struct inf_stats_public *stats, 
 bool stats_has_device(const struct inf_stats_public *stats)
 {
 	return !strncmp(stats->device, "cuda:", 5) || stats->device_bytes;
+}
+
+bool stats_executor_is_stopped(const struct inf_stats_public *stats)
+{
+	uint64_t ticks;
+	char state;
+
+	return !snapshot_ns && stats->executor_pid && stats->executor_pid <= INT_MAX &&
+	       inf_stats_process(stats->executor_pid, &state, &ticks) == 0 && (state == 'T' || state == 't');
 }
 
 enum life stats_life(const struct inf_stats_head *head)

@@ -53,6 +53,8 @@ void stats_each_session(const char *socket_path, void (*each)(void *data, const 
 const struct inf_stats_model *stats_model(const struct inf_stats_public *stats, const char *name, uint32_t version);
 /* Does it serve on a device, or hold memory there still? */
 bool stats_has_device(const struct inf_stats_public *stats);
+/* Of a broker that runs: does its executor, as the kernel says, do nothing at all (SIGSTOP, a debugger)? */
+bool stats_executor_is_stopped(const struct inf_stats_public *stats);
 
 /* The names of the files of users. That of this user alone, where the folder cannot be listed. */
 void stats_each_file(const char *socket_path, void (*each)(void *data, const char *path), void *data);

@@ -168,7 +168,7 @@ static const struct {
 	[FIGURE_STATE] = { "S", 2, 2 },	    [FIGURE_WAIT] = { "WAIT", 7, 10 },	 [FIGURE_BUSY] = { "BUSY", 7, 9 },
 	[FIGURE_WQ] = { "W/Q", 6, 8 },	    [FIGURE_BQ] = { "B/Q", 6, 6 },	 [FIGURE_BATCH] = { "BATCH", 6, 5 },
 	[FIGURE_RATE] = { "REQ/S", 6, 1 },  [FIGURE_P50] = { "P50", 7, 7 },	 [FIGURE_P99] = { "P99", 7, 3 },
-	[FIGURE_ERR] = { "ERR", 5, 4 },
+	[FIGURE_ERR] = { "ERR", 6, 4 },
 };
 
 struct shape {
@@ -243,7 +243,7 @@ static void draw_row(struct line *line, const struct shape *shape, const struct 
 
 	snprintf(whole, sizeof(whole), "%s%s", lead, top_row_name(name, line->top, row));
 	if (row->kind == ROW_CLIENT)
-		snprintf(whole + strlen(whole), sizeof(whole) - strlen(whole), " (%" PRIu32 ")", row->session->pid);
+		snprintf(whole + strlen(whole), sizeof(whole) - strlen(whole), " %" PRIu32, row->session->pid);
 	if (row->kind == ROW_MODEL)
 		style(line, STYLE_BOLD);
 	put_format(line, "%-*.*s", (int)shape->name_width, (int)shape->name_width, whole);
