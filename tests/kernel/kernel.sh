@@ -14,6 +14,7 @@ says "another source" 2 'takes statistics or bpf, not "tea"' "$CTL" latency --so
 says "a time that is none" 2 'slow takes a time, as 5s or 200ms, not "5parsecs"' "$CTL" trace --kernel --slow 5parsecs
 says "another scheduler" 2 'takes btf, tracepoint or none' "$CTL" trace --kernel --sched tea
 says "what does not go together" 2 'do not go with --source bpf' "$CTL" latency --source=bpf --dist
+says "what goes with it alone" 2 '--client and --sched go with --kernel alone' "$CTL" trace --sched none
 says "an option that is none" 2 '-x: what is that\?' "$CTL" trace --kernel -x
 if "$CTL" trace --kernel 2>&1 | grep -q 'built without BPF'; then
 	broker_start --builtin || { not_ok "start"; finish; }
@@ -169,6 +170,21 @@ found() { # a static client that is connected already
 	[ $rc -eq 0 ] && [ "$(grep -c "\"pid\":$other," "$RUN/trace")" = 10 ]
 }
 check "a client is found by its session, and -p" found
+one_session() { # of two
+	local first second rc=0
+	background "$TIMED" sleep 900000 >"$RUN/other"
+	first=$LAST
+	background "$TIMED" sleep 900000 >"$RUN/other2"
+	second=$LAST
+	within 10 eval '[ "$("$CTL" sessions -j | jq ".sessions | length")" = 2 ]' || rc=1
+	SESSION=$("$CTL" sessions -j | jq ".sessions[] | select(.pid == $second).id")
+	timeout 20 "$CTL" trace --kernel -j -s "$SESSION" -n 10 >"$RUN/trace" 2>"$RUN/trace.err" || rc=1
+	kill -KILL "$first" "$second"
+	ends "$first"
+	ends "$second"
+	[ $rc -eq 0 ] && [ "$(grep -c "\"session\":$SESSION," "$RUN/trace")" = 10 ]
+}
+check "-s" one_session
 many() { # of two processes with eight in flight each, through the shared library
 	background "$CTL" trace --kernel -j >"$RUN/trace" 2>"$RUN/trace.err"
 	TRACE=$LAST

@@ -31,6 +31,7 @@ sed -i '/^\.SS version$/d' "$RUN/shmctl.1"
 broken=("$PY" -I tests/tools/manuals.py commands "$BUILD/shmctl" "$RUN"/shmctl{,-*}.1)
 says "a command that the pages lack" 1 'shmctl version: no page has a section of it' "${broken[@]}"
 sed -i '/^\.BI "\\-s, \\-\\-session /,/^\.TP/d; /^\.IR SESSION \]$/d' "$RUN/shmctl-trace.1"
+sed -i '/^\.BR \\-s ", " \\-\\-session /,/^\.TP/d' "$RUN/shmctl-kernel.1" # trace's, too
 says "an option that a page of commands lacks" 1 'shmctl trace: --session is in --help, not in the page' "${broken[@]}"
 says "an argument that it lacks" 1 'shmctl trace: SESSION of --help is in no SYNOPSIS and no OPTIONS' "${broken[@]}"
 sed -i '/^\.BR shmctl\\-operate (1),$/d' "$RUN/shmctl.1"

@@ -439,6 +439,8 @@ int on_submit(struct pt_regs *ctx)
 
 	if ((config.client_tgid && id >> 32 != config.client_tgid) || !read_arguments(ctx, arguments, 4))
 		return 0;
+	if (config.session && (__u32)arguments[0] != config.session)
+		return 0;
 	key.session = arguments[0];
 	key.lane = arguments[1];
 	key.position = arguments[2];
@@ -596,7 +598,8 @@ int on_complete(struct pt_regs *ctx)
 	if (!is_front() || !read_arguments(ctx, arguments, COMPLETION_ARGUMENTS))
 		return 0;
 	batch = ended_batch(done, now_ns);
-	if (config.client_tgid && config.knows_tgids && (__u32)done->pid != config.client_tgid)
+	if ((config.client_tgid && config.knows_tgids && (__u32)done->pid != config.client_tgid) ||
+	    (config.session && (__u32)done->session != config.session))
 		return 0;
 	key.session = done->session;
 	key.lane = done->lane;

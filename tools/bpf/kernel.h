@@ -142,7 +142,7 @@ struct kernel_config {
 	__u32 has_sched;
 	__u32 wants_events;
 	__u32 n_models; /* that have histograms of their own */
-	__u32 reserved;
+	__u32 session;	/* 0 = any */
 	__u64 slow_ns; /* events of requests that took at least this long */
 };
 

@@ -25,6 +25,7 @@ enum kernel_sched {
 struct kernel_filter {
 	const char *model; /* NULL = all */
 	pid_t pid;	   /* of the client, 0 = all */
+	uint32_t session;  /* 0 = all */
 	uint64_t slow_ns;  /* requests that took at least so long */
 	uint64_t duration_ns; /* 0 = until interrupted */
 	uint64_t n_max;	      /* requests to show, 0 = any number */

@@ -358,6 +358,7 @@ static struct kernel_bpf *open_bpf(const struct kernel *kernel, enum kernel_sche
 		.knows_tgids = !kernel->is_namespace,
 		.has_sched = sched != KERNEL_SCHED_NONE,
 		.n_models = n_models,
+		.session = kernel->filter->session,
 		.slow_ns = kernel->filter->slow_ns,
 	};
 	return bpf;

@@ -2,7 +2,6 @@
 /* lists.c - what is the same in every list about sessions. */
 #define _GNU_SOURCE 1
 #include "tools/shmctl/lists.h"
-#include <inttypes.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -27,8 +26,8 @@ static int show(const struct options *options, const struct view *view, void *da
 		       json_pack("{s:s, s:o, s:o}", "state", life_word(look.life), list->name, table.json,
 				 "sessions_not_shown", json_number(n_hidden))))
 		r = EXIT_UNHEALTHY;
-	if (n_hidden && !table.json)
-		fprintf(stderr, "%" PRIu64 " sessions of other users; ask as the broker's user, or as root\n", n_hidden);
+	if (!table.json)
+		look_say_hidden(&look, n_hidden);
 	look_free(&look);
 	return r;
 }

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static void add_session(void *data, const struct inf_stats_session *entry)
 {
@@ -128,6 +129,17 @@ const char *look_model_word(char text[MODEL_WORD_BYTES], const struct look *look
 	else
 		snprintf(text, MODEL_WORD_BYTES, "?");
 	return text;
+}
+
+void look_say_hidden(const struct look *look, uint64_t n_hidden)
+{
+	if (!n_hidden)
+		return;
+	if (geteuid() == 0 || geteuid() == look->public->head.uid)
+		fprintf(stderr, "%" PRIu64 " sessions are not shown: their statistics are damaged, or could not be written; the broker's log says why\n",
+			n_hidden);
+	else
+		fprintf(stderr, "%" PRIu64 " sessions of other users; ask as the broker's user, or as root\n", n_hidden);
 }
 
 const char *region_kind_word(uint32_t kind)

@@ -21,7 +21,7 @@ struct filter {
 	uint64_t slow_ns;
 	uint64_t n_max, for_ns; /* 0 = no end */
 	bool no_header;
-	bool by_kernel;
+	bool by_kernel, wants_kernel;
 	struct kernel_filter kernel; /* what it alone takes */
 };
 
@@ -207,6 +207,7 @@ int kernel_requests(const struct options *options, const struct kernel_filter *f
 {
 	const struct filter same = { .model = filter->model,
 				     .pid = (uint64_t)filter->pid,
+				     .session = filter->session,
 				     .slow_ns = filter->slow_ns,
 				     .n_max = filter->n_max,
 				     .for_ns = filter->duration_ns };
@@ -261,8 +262,10 @@ static int take_option(const struct options *options, struct filter *filter, int
 		filter->by_kernel = true;
 		return EXIT_OK;
 	case OPTION_SCHED:
+		filter->wants_kernel = true;
 		return kernel_take_sched(options, &filter->kernel, value);
 	case OPTION_CLIENT:
+		filter->wants_kernel = true;
 		return kernel_take_client(options, &filter->kernel, value);
 	default:
 		filter->no_header = true;
@@ -280,10 +283,11 @@ static int run(const struct options *options, int argc, char **argv)
 			return EXIT_USAGE;
 	if (optind < argc)
 		return fail(options, EXIT_USAGE, "%s: trace takes no argument; try shmctl trace --help", argv[optind]);
+	if (!filter.by_kernel && filter.wants_kernel)
+		return fail(options, EXIT_USAGE, "--client and --sched go with --kernel alone");
 	if (!filter.by_kernel)
 		return trace_all(options, &filter);
-	if (filter.session)
-		return fail(options, EXIT_USAGE, "--session does not go with --kernel; -p names a process");
+	filter.kernel.session = (uint32_t)filter.session;
 	filter.kernel.model = filter.model;
 	filter.kernel.pid = (pid_t)filter.pid;
 	filter.kernel.slow_ns = filter.slow_ns;
