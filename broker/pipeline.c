@@ -37,7 +37,6 @@
 #include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
-#include <string.h>
 
 #define BURST_PASSES 4u
 #define LANE_BURST 64u	      /* submissions of one lane per turn: nobody monopolises a turn */
@@ -555,7 +554,6 @@ int pipeline_init(struct broker *broker)
 		pipeline_deinit(broker);
 		return -ENOMEM;
 	}
-	memset(broker->jobs, 0, JOBS_MAX * sizeof(*broker->jobs));
 	for (uint32_t i = 0; i < JOBS_MAX; i++) {
 		broker->jobs[i].next = broker->free_jobs;
 		broker->free_jobs = &broker->jobs[i];

@@ -66,9 +66,10 @@ struct inf_stats_model {
 	uint64_t device_bytes; /* of device memory, that loading it took: weights, what runs use, larger batches */
 	char text[INF_CTL_TEXT_BYTES]; /* why FAILED */
 	/*
-	 * SERVED is of every request that was accepted, however it ended. Of the others, of those that were dispatched, those are counted that came into an empty lane, and every
-	 * 16th position of a lane that was not (INF_STAMP_EVERY), which counts as 16: five histograms for each cost more than all
-	 * else that is done for a request in a burst. RING is of those of them that have a stamp.
+	 * SERVED is of every request that was accepted, however it ended. The others are of those that were dispatched, and of these
+	 * of what came into an empty lane, and of every 16th position of a lane that was not (INF_STAMP_EVERY), which counts as 16:
+	 * five histograms for each cost more than all else that is done for a request in a burst. RING is of those of them that have
+	 * a stamp.
 	 */
 	struct inf_histogram stages[INF_STAGES];
 	struct inf_histogram batch; /* one batch in its instance: gather, run, scatter */

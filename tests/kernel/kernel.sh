@@ -15,6 +15,7 @@ says "a time that is none" 2 'slow takes a time, as 5s or 200ms, not "5parsecs"'
 says "another scheduler" 2 'takes btf, tracepoint or none' "$CTL" trace --kernel --sched tea
 says "what does not go together" 2 'do not go with --source bpf' "$CTL" latency --source=bpf --dist
 says "what goes with it alone" 2 '--client and --sched go with --kernel alone' "$CTL" trace --sched none
+says "and of latency" 2 '--client and --sched go with --source bpf alone' "$CTL" latency --client /none
 says "an option that is none" 2 '-x: what is that\?' "$CTL" trace --kernel -x
 if "$CTL" trace --kernel 2>&1 | grep -q 'built without BPF'; then
 	broker_start --builtin || { not_ok "start"; finish; }
@@ -219,6 +220,9 @@ table() {
 }
 check "a table, until SIGINT" table -d 0
 says "with its stages" 0 '^  run_cpu +[0-9.]+[um]s ' cat "$RUN/table"
+# Times stand over the columns that begin with them: 64 ns is the first, behind the bar.
+check "under a heading that fits" awk '/stage  +mean/ { head = index($0, "64n"); good = substr($0, head + 4, 3) == "16u" && substr($0, head + 8, 2) == "4m" && substr($0, head + 12) == "1s" }
+	/^  total / { bar = index($0, "|") } END { exit !(good && head == bar + 1) }' "$RUN/table"
 says "and its cost" 0 'cost per request: 3\.0 probes: traps [0-9.]+ (ns|us)' cat "$RUN/table.err"
 check "the same for programs" table -d 0 -j
 if SCHEMAS=$(tools/setup/venv.sh --python schemas); then

@@ -49,7 +49,7 @@ static void model_fill(struct inf_stats_model *model, unsigned int i, uint64_t s
 	model->batch_max = 64;
 	model->n_requests = model->n_rows = 1000 * step;
 	model->n_batches = 100 * step;
-	model->n_errors = i;
+	model->n_errors = i == 3 ? 86900 : i;
 	for (uint64_t k = 0; k < 1000 * step; k++)
 		inf_histogram_add(&model->stages[INF_STAGE_SERVED], 1000000);
 	for (uint64_t k = 0; k < 100 * step; k++) {

@@ -253,6 +253,8 @@ quick() { # NAME STATUS COMMAND...: ends with STATUS, and says how long that too
 quick "status of a stopped broker" 1 "$CTL" status
 quick "its sessions" 0 "$CTL" sessions
 check "with the right one" grep -q infbench "$RUN/quick"
+quick "its rings" 0 "$CTL" rings
+check "with the same one" grep -qE " infbench +0 +[1-9]" "$RUN/quick"
 quick "its models" 0 "$CTL" models
 quick "a snapshot of it" 0 "$CTL" snapshot save "$RUN/stopped"
 says "which says that it was" 0 '"state": "stopped"' cat "$RUN/stopped/snapshot.json"
@@ -296,6 +298,7 @@ check "a trace of a broker that is killed says so" test $? -eq 3
 says "in words" 0 'the broker has ended the trace, or is gone' tail -n 5 "$RUN/last.json" "$RUN/last.err"
 quick "status of a killed broker" 3 "$CTL" status
 quick "its sessions" 3 "$CTL" sessions
+quick "its rings" 3 "$CTL" rings
 quick "its models" 3 "$CTL" models
 check "with the right figures" grep -qE "^add_sub +1 ready .* $((N + 50 + 3 + 2000 + 300 + 200 + 1 + 77)) " "$RUN/quick"
 quick "a snapshot of it" 0 "$CTL" snapshot save "$RUN/killed"

@@ -300,6 +300,8 @@ json "positions count from where the session began" 0 "all((r['accepted'], r['po
 	len(d['rings']) == 20000" "$CTL" rings -j --socket "$RUN/big"
 json "events that are not kept any more" 0 "d['not_kept'] == 0 and [e['seq'] for e in d['events']] == list(range(45, 301))" "$CTL" events -j --socket "$RUN/big"
 
+says "five letters of errors" 0 '^model3:1 .* 86\.9k( |$)' "$CTL" top -b -n 1 -d 0.01 --filter=model3 --socket "$RUN/big"
+
 # What top costs with 100 sessions.
 big 100 $$
 "$PY" -I - "$CTL" "$RUN/big" <<-'X'

@@ -124,8 +124,10 @@ START_TEST(coarse)
 	ck_assert_uint_gt(edge_ns, 60000000000u);
 	inf_coarse_add_weighted(&small, UINT64_MAX, 1);
 	ck_assert_uint_eq(inf_coarse_quantile(&small, 0.5), edge_ns);
-	for (int i = 0; i < 99; i++)
-		inf_coarse_add_weighted(&small, 5000, 1);
+	inf_coarse_add_weighted(&small, 5000, 98);
+	ck_assert(inf_coarse_quantile(&small, 0.99) < 6250);
+	ck_assert_uint_eq(inf_coarse_quantile(&small, 0.995), edge_ns);
+	inf_coarse_add_weighted(&small, 5000, 1);
 	ck_assert(inf_coarse_quantile(&small, 0.99) >= 5000 && inf_coarse_quantile(&small, 0.99) < 6250);
 	ck_assert_uint_eq(inf_coarse_quantile(&small, 1), edge_ns);
 }

@@ -104,7 +104,7 @@ static void check_executor(struct doctor *doctor)
 	char device[sizeof(stats->device) + 1];
 
 	snprintf(device, sizeof(device), "%.*s", (int)sizeof(stats->device), stats->device);
-	if (doctor->life == LIFE_RUNNING && stats_executor_is_stopped(stats)) {
+	if (stats_executor_is_stopped(stats)) {
 		doctor_say(doctor, "executor", VERDICT_FAIL, "it is stopped, and nothing runs\nkill -CONT %" PRIu32,
 			   inf_load32(&stats->executor_pid));
 		return;

@@ -101,10 +101,9 @@ static int watch(struct kernel *kernel, bool wants_events, int *ret_status, char
 				   kernel->socket_path);
 		return 0;
 	}
-	if (kernel->filter->model && !stats_model(kernel->stats, kernel->filter->model, 0)) {
-		*ret_status = fail(kernel->options, EXIT_UNHEALTHY, "no model %s; shmctl models lists them", kernel->filter->model);
+	*ret_status = kernel->filter->model ? stats_must_have_model(kernel->options, kernel->stats, kernel->filter->model) : EXIT_OK;
+	if (*ret_status)
 		return 0;
-	}
 	if (stats_life(&kernel->stats->head) == LIFE_STOPPED)
 		fprintf(stderr, "shmctl %s: the broker is stopped (pid %u): nothing happens before kill -CONT %u\n",
 			kernel->options->command, kernel->stats->head.pid, kernel->stats->head.pid);

@@ -32,6 +32,7 @@ struct kernel_filter {
 	enum kernel_sched sched; /* the most that is tried */
 	const char *client_paths[KERNEL_PATHS_MAX]; /* files with the library in them, besides those that are found */
 	uint32_t n_client_paths;
+	bool is_asked; /* --sched or --client was given */
 };
 
 /* What --sched and --client take: EXIT_OK, or EXIT_USAGE after an error line. */

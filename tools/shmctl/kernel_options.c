@@ -12,6 +12,7 @@ int kernel_take_sched(const struct options *options, struct kernel_filter *filte
 	for (unsigned int i = 0; i < sizeof(words) / sizeof(words[0]); i++)
 		if (!strcmp(text, words[i])) {
 			filter->sched = (enum kernel_sched)i;
+			filter->is_asked = true;
 			return EXIT_OK;
 		}
 	return fail(options, EXIT_USAGE, "--sched takes btf, tracepoint or none, not \"%s\"", text);
@@ -22,5 +23,6 @@ int kernel_take_client(const struct options *options, struct kernel_filter *filt
 	if (filter->n_client_paths == KERNEL_PATHS_MAX)
 		return fail(options, EXIT_USAGE, "--client: at most %u files", KERNEL_PATHS_MAX);
 	filter->client_paths[filter->n_client_paths++] = path;
+	filter->is_asked = true;
 	return EXIT_OK;
 }

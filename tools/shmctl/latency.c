@@ -136,16 +136,6 @@ static bool is_shown(const struct view *view, const struct inf_stats_model *mode
 	return view->model ? !strcmp(view->model, model->name) : model->n_requests > 0;
 }
 
-static int no_model(const struct options *options, const struct view *view)
-{
-	if (view->model)
-		return fail(options, EXIT_UNHEALTHY, "no model %s; shmctl models lists them", view->model);
-	if (options->json)
-		return EXIT_OK;
-	puts("no requests yet");
-	return EXIT_OK;
-}
-
 static int gone(const struct options *options)
 {
 	return fail(options, EXIT_NOT_RUNNING, "the broker is gone, or was started anew; shmctl status says which");
@@ -174,8 +164,10 @@ static int show_cuts(const struct options *options, const struct view *view, con
 			print_cut(view, window_ns, model, &cut);
 		n++;
 	}
-	if (!n)
-		r = no_model(options, view);
+	if (!n && view->model)
+		r = stats_must_have_model(options, now->public, view->model);
+	else if (!n && !options->json)
+		puts("no requests yet");
 	if (options->json && r == EXIT_OK)
 		r = print_json(options, "latency", json_pack("{s:s, s:I, s:O}", "state", life_word(now->life), "window_ns",
 							     (json_int_t)window_ns, "models", models));
@@ -323,6 +315,8 @@ static int parse(const struct options *options, struct view *view, int argc, cha
 			return EXIT_USAGE;
 	if (view->n_max && !view->history_ns && !view->by_kernel)
 		return fail(options, EXIT_USAGE, "-n goes with --history or --source bpf; try shmctl latency --help");
+	if (view->kernel.is_asked && !view->by_kernel)
+		return fail(options, EXIT_USAGE, "--client and --sched go with --source bpf alone; try shmctl latency --help");
 	if (view->history_ns && (view->window_ns || view->dist))
 		return fail(options, EXIT_USAGE, "--history goes with neither -d nor --dist; try shmctl latency --help");
 	if (optind + 1 < argc)

@@ -10,12 +10,10 @@ static int show(const struct options *options, const struct view *view, void *da
 	const struct session_list *list = data;
 	struct look look;
 	struct table table;
-	uint64_t n_hidden;
 	int r = look_take(options, true, &look);
 
 	if (r)
 		return r;
-	n_hidden = counted(look.public->n_sessions, look.n_sessions);
 	table_begin(&table, list->columns, list->n_columns, view);
 	for (size_t i = 0; i < look.n_sessions; i++)
 		list->add(&table, &look.sessions[i]);
@@ -24,10 +22,10 @@ static int show(const struct options *options, const struct view *view, void *da
 	if (table.json &&
 	    print_json(options, list->name,
 		       json_pack("{s:s, s:o, s:o}", "state", life_word(look.life), list->name, table.json,
-				 "sessions_not_shown", json_number(n_hidden))))
+				 "sessions_not_shown", json_number(look_n_hidden(&look)))))
 		r = EXIT_UNHEALTHY;
 	if (!table.json)
-		look_say_hidden(&look, n_hidden);
+		look_say_hidden(&look);
 	look_free(&look);
 	return r;
 }

@@ -131,8 +131,15 @@ const char *look_model_word(char text[MODEL_WORD_BYTES], const struct look *look
 	return text;
 }
 
-void look_say_hidden(const struct look *look, uint64_t n_hidden)
+uint64_t look_n_hidden(const struct look *look)
 {
+	return counted(look->public->n_sessions, look->n_sessions);
+}
+
+void look_say_hidden(const struct look *look)
+{
+	uint64_t n_hidden = look_n_hidden(look);
+
 	if (!n_hidden)
 		return;
 	if (geteuid() == 0 || geteuid() == look->public->head.uid)

@@ -38,8 +38,9 @@ const struct inf_stats_model *look_same_model(const struct look *look, const str
 #define MODEL_WORD_BYTES 80
 const char *look_model_word(char text[MODEL_WORD_BYTES], const struct look *look, uint32_t idx);
 bool look_has_model(const struct look *look, uint32_t idx);
-/* Says on standard error how many sessions a list leaves out, and why, as far as is known; nothing where none. */
-void look_say_hidden(const struct look *look, uint64_t n_hidden);
+/* Sessions that a look with sessions has not seen; and a word on standard error of how many, and why, as far as is known. */
+uint64_t look_n_hidden(const struct look *look);
+void look_say_hidden(const struct look *look);
 const char *region_kind_word(uint32_t kind);
 const char *region_state_word(uint32_t state);
 

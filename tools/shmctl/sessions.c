@@ -63,7 +63,6 @@ static int show(const struct options *options, const struct view *view, void *da
 	struct column with_device[N_COLUMNS];
 	struct look look;
 	struct table table;
-	uint64_t n_hidden;
 	int r = look_take(options, true, &look);
 
 	(void)data;
@@ -73,18 +72,17 @@ static int show(const struct options *options, const struct view *view, void *da
 	memcpy(with_device, columns, sizeof(columns));
 	if (!stats_has_device(look.public))
 		with_device[DEVICE_COLUMN].head = NULL;
-	n_hidden = counted(look.public->n_sessions, look.n_sessions);
 	table_begin(&table, with_device, N_COLUMNS, view);
 	for (size_t i = 0; i < look.n_sessions; i++)
 		add(&table, &look, &look.sessions[i]);
-	table_end(&table, n_hidden ? "no sessions of yours" : "no sessions");
+	table_end(&table, look_n_hidden(&look) ? "no sessions of yours" : "no sessions");
 	r = look_status(options, &look);
 	if (table.json && print_json(options, "sessions",
 				     json_pack("{s:s, s:o, s:o}", "state", life_word(look.life), "sessions", table.json,
-					       "not_shown", json_number(n_hidden))))
+					       "not_shown", json_number(look_n_hidden(&look)))))
 		r = EXIT_UNHEALTHY;
 	if (!table.json)
-		look_say_hidden(&look, n_hidden);
+		look_say_hidden(&look);
 	look_free(&look);
 	return r;
 }

@@ -154,7 +154,7 @@ static int show(const struct options *options, const char *folder)
 			putchar('\n');
 		on_copy.command = commands[i]->name;
 		r = commands[i]->run(&on_copy, 1, argv);
-		if ((r != EXIT_OK && r != EXIT_UNHEALTHY) || (options->json && !json_object_get(on_copy.into, commands[i]->name))) {
+		if (r != EXIT_OK && r != EXIT_UNHEALTHY) {
 			json_decref(on_copy.into);
 			return r;
 		}

@@ -349,6 +349,13 @@ const struct inf_stats_public *stats_open(const struct options *options, char *r
 	return NULL;
 }
 
+int stats_must_have_model(const struct options *options, const struct inf_stats_public *stats, const char *name)
+{
+	if (stats_model(stats, name, 0))
+		return EXIT_OK;
+	return fail(options, EXIT_UNHEALTHY, "no model %s; shmctl models lists them", name);
+}
+
 /* Each session in a part of a user's file that was read. */
 static void each_of_chunk(struct inf_stats_session *chunk, uint64_t n,
 			  void (*each)(void *data, const struct inf_stats_session *entry), void *data)
@@ -443,15 +450,6 @@ bool stats_has_device(const struct inf_stats_public *stats)
 	return !strncmp(stats->device, "cuda:", 5) || stats->device_bytes;
 }
 
-bool stats_executor_is_stopped(const struct inf_stats_public *stats)
-{
-	uint64_t ticks;
-	char state;
-
-	return !snapshot_ns && stats->executor_pid && stats->executor_pid <= INT_MAX &&
-	       inf_stats_process(stats->executor_pid, &state, &ticks) == 0 && (state == 'T' || state == 't');
-}
-
 enum life stats_life(const struct inf_stats_head *head)
 {
 	uint64_t ticks;
@@ -467,6 +465,15 @@ enum life stats_life(const struct inf_stats_head *head)
 	if (ticks != head->start_ticks || state == 'Z' || state == 'X')
 		return LIFE_GONE;
 	return state == 'T' || state == 't' ? LIFE_STOPPED : LIFE_RUNNING;
+}
+
+bool stats_executor_is_stopped(const struct inf_stats_public *stats)
+{
+	uint64_t ticks;
+	char state;
+
+	return stats_life(&stats->head) == LIFE_RUNNING && stats->executor_pid && stats->executor_pid <= INT_MAX &&
+	       inf_stats_process(stats->executor_pid, &state, &ticks) == 0 && (state == 'T' || state == 't');
 }
 
 const char *life_word(enum life life)

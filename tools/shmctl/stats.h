@@ -51,9 +51,11 @@ void stats_close(const struct inf_stats_public *stats);
 void stats_each_session(const char *socket_path, void (*each)(void *data, const struct inf_stats_session *entry), void *data);
 /* The model of that name; `version` 0: whichever comes first. NULL = none. */
 const struct inf_stats_model *stats_model(const struct inf_stats_public *stats, const char *name, uint32_t version);
+/* EXIT_OK, or EXIT_UNHEALTHY after an error line where there is none of that name. */
+int stats_must_have_model(const struct options *options, const struct inf_stats_public *stats, const char *name);
 /* Does it serve on a device, or hold memory there still? */
 bool stats_has_device(const struct inf_stats_public *stats);
-/* Of a broker that runs: does its executor, as the kernel says, do nothing at all (SIGSTOP, a debugger)? */
+/* Does the broker run, and its executor, as the kernel says, do nothing at all (SIGSTOP, a debugger)? */
 bool stats_executor_is_stopped(const struct inf_stats_public *stats);
 
 /* The names of the files of users. That of this user alone, where the folder cannot be listed. */

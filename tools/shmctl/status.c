@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char *executor_word(const struct inf_stats_public *stats, enum life life)
+static const char *executor_word(const struct inf_stats_public *stats)
 {
 	static const char *const words[] = {
 		[INF_STATS_EXECUTOR_NONE] = "none",	[INF_STATS_EXECUTOR_STARTING] = "starting",
@@ -17,7 +17,7 @@ static const char *executor_word(const struct inf_stats_public *stats, enum life
 		[INF_STATS_EXECUTOR_FAILED] = "failed",
 	};
 
-	if (life == LIFE_RUNNING && stats_executor_is_stopped(stats))
+	if (stats_executor_is_stopped(stats))
 		return "stopped";
 	return stats->executor_state < sizeof(words) / sizeof(words[0]) ? words[stats->executor_state] : "?";
 }
@@ -73,7 +73,7 @@ static int print_as_json(const struct options *options, const struct inf_stats_p
 			"draining", stats->draining != INF_STATS_SERVES, "wake_ns", (int)stats->wake_ns,
 			"spin_ns", (int)stats->spin_ns,
 			/* executor */
-			"executor", "state", executor_word(stats, life),
+			"executor", "state", executor_word(stats),
 			"pid", (int)stats->executor_pid, "device",
 			json_text(stats->device), "device_asked",
 			json_text(stats->device_asked), "instances",
@@ -150,7 +150,7 @@ static void print_for_people(const struct inf_stats_public *stats, enum life lif
 	       n_models[INF_MODEL_LOADING], n_models[INF_MODEL_FAILED]);
 	printf("executor  %s, pid %" PRIu32 ", device %s, %" PRIu32
 	       " instance(s), generation %" PRIu64 ", %" PRIu64 " death(s)\n",
-	       executor_word(stats, life), stats->executor_pid,
+	       executor_word(stats), stats->executor_pid,
 	       word_name(name, stats->device), stats->n_instances,
 	       stats->executor_generation, stats->n_executor_deaths);
 	printf("sessions  %" PRIu64 " now, %" PRIu64 " in all, %" PRIu64 " ended by the broker",
@@ -185,7 +185,7 @@ static int run(const struct options *options, int argc, char **argv)
 	if (!stats)
 		return r;
 	life = stats_life(&stats->head);
-	is_failed = stats->executor_state == INF_STATS_EXECUTOR_FAILED || (life == LIFE_RUNNING && stats_executor_is_stopped(stats));
+	is_failed = stats->executor_state == INF_STATS_EXECUTOR_FAILED || stats_executor_is_stopped(stats);
 	r = EXIT_OK;
 	if (options->json)
 		r = print_as_json(options, stats, life, path);

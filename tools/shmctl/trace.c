@@ -3,6 +3,7 @@
 #define _GNU_SOURCE 1
 #include "shm/status.h"
 #include "tools/shmctl/kernel.h"
+#include "tools/shmctl/look.h"
 #include "tools/shmctl/operator.h"
 #include "tools/shmctl/stats.h"
 #include <getopt.h>
@@ -21,7 +22,7 @@ struct filter {
 	uint64_t slow_ns;
 	uint64_t n_max, for_ns; /* 0 = no end */
 	bool no_header;
-	bool by_kernel, wants_kernel;
+	bool by_kernel;
 	struct kernel_filter kernel; /* what it alone takes */
 };
 
@@ -144,62 +145,37 @@ static int follow(const struct options *options, const struct filter *filter, co
 	}
 }
 
-struct seen {
-	uint32_t id;
-	bool found;
-	uint64_t n;
-};
-
-static void see(void *data, const struct inf_stats_session *session)
-{
-	struct seen *seen = data;
-
-	seen->found |= session->id == seen->id;
-	seen->n++;
-}
-
-/* Is there no such session for certain? Numbers are not used again; those of other users may be hidden, and where files have no ACLs
- * one's own. */
-static bool is_none(const struct inf_stats_public *stats, const char *socket_path, uint32_t id)
-{
-	struct seen seen = { .id = id };
-
-	stats_each_session(socket_path, see, &seen);
-	return !seen.found && seen.n >= stats->n_sessions;
-}
-
 static int trace_all(const struct options *options, const struct filter *filter)
 {
-	const struct inf_stats_public *stats;
-	char path[PATH_MAX];
 	struct trace trace;
-	int r;
+	struct look look;
+	int r = look_take(options, filter->session, &look);
 
-	stats = stats_open(options, path, &r);
-	if (!stats)
+	if (r)
 		return r;
 	/* "ping" is what the broker answers itself. */
-	if (filter->model && strcmp(filter->model, "ping") != 0 && !stats_model(stats, filter->model, 0))
-		r = fail(options, EXIT_UNHEALTHY, "no model %s; shmctl models lists them", filter->model);
-	else
+	if (filter->model && strcmp(filter->model, "ping") != 0)
+		r = stats_must_have_model(options, look.public, filter->model);
+	if (r == EXIT_OK)
 		r = trace_open(options, &trace);
-	if (!r && filter->session && is_none(stats, path, (uint32_t)filter->session)) {
-		trace_close(&trace);
-		r = fail(options, EXIT_UNHEALTHY, "no session %" PRIu64 "; shmctl sessions lists them", filter->session);
-	}
 	if (r) {
-		stats_close(stats);
+		look_free(&look);
 		return r;
 	}
-	catch_interrupts();
-	if (!options->json && !filter->no_header)
-		print_head();
-	fflush(stdout);
-	r = follow(options, filter, &stats, &trace);
+	/* Those of others may be hidden, and where files have no ACLs one's own. */
+	if (filter->session && !look_session(&look, (uint32_t)filter->session) && !look_n_hidden(&look))
+		r = fail(options, EXIT_UNHEALTHY, "no session %" PRIu64 "; shmctl sessions lists them", filter->session);
+	if (r == EXIT_OK) {
+		catch_interrupts();
+		if (!options->json && !filter->no_header)
+			print_head();
+		fflush(stdout);
+		r = follow(options, filter, &look.public, &trace);
+	}
 	if (trace.n_lost)
 		fprintf(stderr, "shmctl trace: %" PRIu64 " request(s) went by unseen: they come faster than they can be written\n", trace.n_lost);
 	trace_close(&trace);
-	stats_close(stats);
+	look_free(&look);
 	return r;
 }
 
@@ -262,10 +238,8 @@ static int take_option(const struct options *options, struct filter *filter, int
 		filter->by_kernel = true;
 		return EXIT_OK;
 	case OPTION_SCHED:
-		filter->wants_kernel = true;
 		return kernel_take_sched(options, &filter->kernel, value);
 	case OPTION_CLIENT:
-		filter->wants_kernel = true;
 		return kernel_take_client(options, &filter->kernel, value);
 	default:
 		filter->no_header = true;
@@ -283,7 +257,7 @@ static int run(const struct options *options, int argc, char **argv)
 			return EXIT_USAGE;
 	if (optind < argc)
 		return fail(options, EXIT_USAGE, "%s: trace takes no argument; try shmctl trace --help", argv[optind]);
-	if (!filter.by_kernel && filter.wants_kernel)
+	if (!filter.by_kernel && filter.kernel.is_asked)
 		return fail(options, EXIT_USAGE, "--client and --sched go with --kernel alone");
 	if (!filter.by_kernel)
 		return trace_all(options, &filter);
