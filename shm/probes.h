@@ -31,7 +31,7 @@
 
 #include <stdint.h>
 
-#if defined(__has_include)
+#if defined(__has_include) && !defined(INF_NO_PROBES)
 #if __has_include(<sys/sdt.h>)
 #include <sys/sdt.h>
 #define INF_HAS_PROBES 1
@@ -64,7 +64,8 @@
 #define INF_PROBE3(name, a, b, c) ((void)(a), (void)(b), (void)(c))
 #define INF_PROBE4(name, a, b, c, d) ((void)(a), (void)(b), (void)(c), (void)(d))
 #define INF_PROBE12(name, a, b, c, d, e, f, g, h, i, j, k, l) \
-	(INF_PROBE4(name, a, b, c, d), INF_PROBE4(name, e, f, g, h), INF_PROBE4(name, i, j, k, l))
+	((void)(a), (void)(b), (void)(c), (void)(d), (void)(e), (void)(f), (void)(g), (void)(h), (void)(i), (void)(j), \
+	 (void)(k), (void)(l))
 #define INF_CLIENT_PROBE3(name, a, b, c) ((void)(a), (void)(b), (void)(c))
 #define INF_CLIENT_PROBE4(name, a, b, c, d) ((void)(a), (void)(b), (void)(c), (void)(d))
 #endif

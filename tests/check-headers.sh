@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# check-headers.sh - each public header compiles alone and without a warning as C99, C11 and C++17; each private one as gnu17.
+# check-headers.sh - each public header compiles alone and without a warning as C99, C11 and C++17; each private one as gnu17;
+# what has probes compiles without systemtap-sdt-dev too.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 passed=0 failed=0 skipped=0
@@ -26,6 +27,9 @@ for header in include/inf/*.h; do
 done
 for header in $(find shm client broker tools tests -name '*.h' -not -path '*/torch/*' -not -path 'client/python/*' | sort); do
 	alone "$header" "${CC:-gcc}" -std=gnu17 -Wall -Wextra -Werror -I. -Iinclude -x c <<<"#include \"$header\""
+done
+for source in $(grep -lE '\bINF_(CLIENT_)?PROBE[0-9]+\(' client/*.c broker/*.c); do
+	alone "$source without probes" "${CC:-gcc}" -std=gnu17 -Wall -Wextra -Werror -DINF_NO_PROBES -I. -Iinclude -x c <"$source"
 done
 echo "$passed passed, $failed failed, $skipped skipped"
 [ $failed -eq 0 ]
