@@ -121,6 +121,7 @@ background bash -c "exec env --ignore-signal=PIPE '$CTL' trace > >(head -n 1 >'$
 within 10 grep -q "infbroker-trace" "/proc/$LAST/maps"
 "$TESTS/timed" add_sub 2000 >/dev/null
 check "a closed pipe ends it" within 10 has_ended "$LAST"
+says "also where nothing comes" 0 '^ANSWERED' bash -c "timeout 10 '$CTL' trace 2>/dev/null | head -n 1; exit \${PIPESTATUS[0]}"
 
 # --- nobody traces: nobody stamps more than he must, and the trace's memory has come back ------------------------------
 

@@ -148,9 +148,14 @@ closed() { # WORDS...: whoever reads it reads one line
 }
 for words in 'top -b -d 0.01' 'top -j -d 0.01' 'stat 0.01' 'rings --watch=0.01' 'events -f'; do
 	# shellcheck disable=SC2086
-	[ "$words" = 'events -f' ] || check "a closed pipe ends it quietly: $words" closed $words
+	check "a closed pipe ends it quietly: $words" closed $words
 	# shellcheck disable=SC2086
-	[ "$words" = 'events -f' ] || check "where SIGPIPE is ignored, too: $words" bash -c "trap '' PIPE; timeout 20 '$CTL' $words 2>'$RUN/closed.err' | head -n 1 >/dev/null; [ ! -s '$RUN/closed.err' ]"
+	check "where SIGPIPE is ignored, too: $words" bash -c "trap '' PIPE; timeout 20 '$CTL' $words 2>'$RUN/closed.err' | head -n 1 >/dev/null; [ ! -s '$RUN/closed.err' ]"
+done
+
+for words in 'top -b -d 0.01' 'top -j -d 0.01' 'stat 0.01' 'stat 0.01 -j' 'rings --watch=0.01' 'events' 'events -f -j' 'latency --history=0.01'; do
+	says "a full disk ends it: $words" 1 'cannot write the answer: No space left' bash -c "'$CTL' $words >/dev/full"
+	check "which is said once: $words" test "$(grep -c 'cannot write' "$RUN/said")" = 1
 done
 
 # --- a terminal -------------------------------------------------------------------------------------------------------
@@ -194,6 +199,9 @@ kill -KILL "$(executor_pid)"
 check "and the next when it happens" within 10 grep -q executor-died "$RUN/followed"
 kill -STOP "$BROKER"
 says "instances of a stopped broker" 0 "is stopped \(pid $BROKER\): nothing changes" "$CTL" instances
+json "nobody knows how busy it is" 0 "d['busy'] is None" "$CTL" stat 0.05 1 -j
+says "nor does top" 0 '^in flight ' "$CTL" top -b -n 1 -d 0.05
+check "which has no share of it" bash -c "! grep -q 'busy [0-9]' '$RUN/said'"
 json "rings of a stopped broker" 0 "d['state'] == 'stopped' and len(d['rings']) == 2" "$CTL" rings -j
 kill -CONT "$BROKER"
 cat >"$RUN/again" <<-X

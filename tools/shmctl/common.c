@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <langinfo.h>
 #include <locale.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -39,6 +40,24 @@ int fail(const struct options *options, enum exit_status status, const char *for
 	return (int)status;
 }
 
+int output_flush(void)
+{
+	static int error; /* of the first write that failed: what comes later may say nothing of it */
+
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return 0;
+	if (!error)
+		error = errno ? errno : EIO;
+	return -error;
+}
+
+bool output_is_read(int wait_ms)
+{
+	struct pollfd output = { .fd = STDOUT_FILENO };
+
+	return poll(&output, 1, wait_ms) <= 0;
+}
+
 int print_json(const struct options *options, const char *schema, json_t *object)
 {
 	char text[64];
@@ -53,13 +72,13 @@ int print_json(const struct options *options, const char *schema, json_t *object
 		r = json_dumpf(object, stdout, (options->one_line ? JSON_COMPACT : JSON_INDENT(2)) |
 						       (options->round_reals ? JSON_REAL_PRECISION(15) : 0));
 	json_decref(object);
-	if (r == 0 && putchar('\n') != EOF && fflush(stdout) == 0)
-		return EXIT_OK;
-	if (errno != EPIPE)
-		fprintf(stderr, "shmctl %s: cannot write the answer: %s\n",
-			options->command ? options->command : "",
-			errno ? strerror(errno) : "out of memory");
-	return EXIT_UNHEALTHY;
+	if (r == 0)
+		putchar('\n');
+	if (output_flush() < 0)
+		return EXIT_UNHEALTHY;
+	if (r < 0)
+		fprintf(stderr, "shmctl %s: out of memory\n", options->command ? options->command : "");
+	return r < 0 ? EXIT_UNHEALTHY : EXIT_OK;
 }
 
 uint64_t monotonic_ns(void)

@@ -5,10 +5,9 @@
 #include "tools/shmctl/table.h"
 #include <inttypes.h>
 #include <stdio.h>
-#include <time.h>
 #include <unistd.h>
 
-#define FOLLOW_NS 200000000l
+#define FOLLOW_MS 200
 
 static const struct column columns[] = {
 	{ "seq", NULL, 0, COLUMN_COUNT },
@@ -77,7 +76,7 @@ static int show_new(const struct options *options, struct table *table, const st
 	if (!always && table->n_rows == n_before)
 		return EXIT_OK;
 	if (!table->json)
-		return fflush(stdout) || ferror(stdout) ? EXIT_UNHEALTHY : EXIT_OK;
+		return output_flush() ? EXIT_UNHEALTHY : EXIT_OK;
 	events = json_copy(table->json);
 	json_array_clear(table->json);
 	return print_json(options, "events", json_pack("{s:s, s:o, s:o, s:o}", "state", life_word(look->life), "pid",
@@ -113,15 +112,12 @@ static int show_last(const struct options *options, struct table *table, struct 
 
 static int follow(const struct options *options, struct table *table, struct cursor *cursor, int held)
 {
-	struct timespec pause = { .tv_nsec = FOLLOW_NS };
 	struct look look;
 	int r = EXIT_OK;
 
-	while (!r) {
-		bool is_there;
+	while (!r && output_is_read(FOLLOW_MS)) {
+		bool is_there = look_try(options, false, &look);
 
-		nanosleep(&pause, NULL);
-		is_there = look_try(options, false, &look);
 		if (!is_there || !is_of(cursor, &look.public->head))
 			r = show_last(options, table, cursor, &held);
 		if (!is_there)

@@ -24,8 +24,8 @@ static bool is_over(const struct kernel *kernel, bool wants_events, uint64_t now
 	const struct kernel_filter *filter = kernel->filter;
 	uint64_t n = wants_events ? kernel->n_shown : kernel->bpf->bss->counts.n_requests;
 
-	return is_interrupted() || ferror(stdout) || (filter->duration_ns && now_ns >= kernel->begin_ns + filter->duration_ns) ||
-	       (filter->n_max && n >= filter->n_max);
+	return is_interrupted() || ferror(stdout) || !output_is_read(0) ||
+	       (filter->duration_ns && now_ns >= kernel->begin_ns + filter->duration_ns) || (filter->n_max && n >= filter->n_max);
 }
 
 static void follow(struct kernel *kernel, struct ring_buffer *ring)

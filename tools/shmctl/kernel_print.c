@@ -100,7 +100,7 @@ int kernel_print_event(void *context, void *data, size_t bytes)
 	else
 		print_event_line(kernel, data);
 	kernel->n_shown++;
-	fflush(stdout);
+	output_flush();
 	return 0;
 }
 

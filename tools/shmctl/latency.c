@@ -228,8 +228,7 @@ static int show_history(const struct options *options, const struct view *view, 
 	if (!options->json)
 		printf("%-20s %10s %9s %9s %9s\n", "MODEL", "REQ/S", "P50", "P99", "MAX");
 	for (uint64_t n = 0; !is_interrupted() && (!view->n_max || n < view->n_max); n++) {
-		fflush(stdout);
-		if (ferror(stdout))
+		if (output_flush())
 			break;
 		sleep_ns(view->history_ns);
 		look_try(options, false, &now);

@@ -207,7 +207,10 @@ json_t *histogram_json(const struct inf_histogram *histogram)
 	return object;
 }
 
-/* One that had a batch at the last look, and has not ended it, has been busy ever since. */
+/*
+ * One that had a batch at the last look, and has not ended it, has been busy ever since. Of a broker that is stopped nobody knows:
+ * it has not counted what ended meanwhile.
+ */
 double look_instance_busy(const struct look *now, const struct look *before, unsigned int idx)
 {
 	const struct inf_stats_instance *entry = &now->public->instances[idx], *old = &before->public->instances[idx];
@@ -215,6 +218,8 @@ double look_instance_busy(const struct look *now, const struct look *before, uns
 
 	if (entry->n_in_flight && entry->n_batches == old->n_batches)
 		busy_ns = old->n_in_flight ? span_ns : counted(now->taken_ns, entry->dispatched_ns);
+	if (now->life == LIFE_STOPPED)
+		return NAN;
 	if (!span_ns)
 		return 0;
 	return busy_ns > span_ns ? 1 : (double)busy_ns / (double)span_ns;

@@ -53,10 +53,10 @@ struct rates {
 	uint64_t n_in_flight;	 /* requests, now */
 	uint64_t n_queued_rows, n_running_rows;
 	uint64_t n_sessions;
-	double busy; /* share of all instances' time in which they ran a batch; NAN without an instance */
+	double busy; /* share of all instances' time in which they ran a batch; NAN without an instance, or where the broker is stopped */
 };
 void look_rates(const struct look *now, const struct look *before, struct rates *ret_rates);
-/* An instance's share of the time between two looks in which it ran batches. */
+/* An instance's share of the time between two looks in which it ran batches; NAN where the broker is stopped. */
 double look_instance_busy(const struct look *now, const struct look *before, unsigned int idx);
 /* to += now - before (NULL = nothing), bucket by bucket. Of the largest value between two only the bucket is known. */
 void histogram_add_since(struct inf_histogram *to, const struct inf_histogram *now, const struct inf_histogram *before);

@@ -191,15 +191,15 @@ static int parse_globals(struct options *options, int *argc, char **argv, bool *
 /* What was printed has arrived: a full disk must not look like an answer. */
 static int run(const struct command *command, const struct options *options, int argc, char **argv)
 {
-	int r;
+	int r, error;
 
 	optind = 0; /* for next_option() */
 	r = command->run(options, argc, argv);
-	if (fflush(stdout) == 0 && !ferror(stdout))
+	error = output_flush();
+	if (!error)
 		return r;
-	if (r == EXIT_OK && errno != EPIPE) /* who closed the pipe has seen enough */
-		fprintf(stderr, "shmctl %s: cannot write the answer: %s\n", command->name,
-			strerror(errno));
+	if (error != -EPIPE) /* who closed the pipe has seen enough */
+		fprintf(stderr, "shmctl %s: cannot write the answer: %s\n", command->name, strerror(-error));
 	return r == EXIT_OK ? EXIT_UNHEALTHY : r;
 }
 

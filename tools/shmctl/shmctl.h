@@ -104,6 +104,12 @@ size_t word_distance(const char *a, const char *b);
 int fail(const struct options *options, enum exit_status status, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
+/* 0 when all that was printed has arrived, else the -errno of the first write that did not: a command ends then, and run() in main.c
+ * says why. */
+int output_flush(void);
+/* Waits, and is false at once where nobody reads any more what is printed: a pipe whose other end is closed, a terminal that is gone. */
+bool output_is_read(int wait_ms);
+
 /* Prints and frees `object`, with its "schema". Takes over the reference. Returns EXIT_OK, or EXIT_UNHEALTHY where the
  * output could not be written. */
 int print_json(const struct options *options, const char *schema, json_t *object);

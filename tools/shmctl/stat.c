@@ -60,7 +60,7 @@ static int print_line(const struct options *options, struct table *table, const 
 		table_header(table);
 	row = table_row(table, cells);
 	if (!row)
-		return fflush(stdout) || ferror(stdout) ? EXIT_UNHEALTHY : EXIT_OK;
+		return output_flush() ? EXIT_UNHEALTHY : EXIT_OK;
 	json_incref(row);
 	json_array_clear(table->json);
 	r = print_json(options, "stat", row);

@@ -114,7 +114,7 @@ int view_run(const struct options *options, const struct view *view,
 		else if (again && view->form == FORM_PEOPLE)
 			putchar('\n');
 		r = show(&each, view, data);
-		if (fflush(stdout) || ferror(stdout) || stats_are_snapshot())
+		if (output_flush() || stats_are_snapshot())
 			return r;
 		/* A broker may come; what else is wrong stays wrong. */
 		if (!again && r != EXIT_OK && r != EXIT_NOT_RUNNING)

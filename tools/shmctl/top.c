@@ -31,7 +31,7 @@ static int print_frame(struct top *top, struct text *text, bool is_first)
 	if (!is_first)
 		putchar('\n');
 	fwrite(text->bytes, 1, text->n_bytes, stdout);
-	return fflush(stdout) || ferror(stdout) ? EXIT_UNHEALTHY : EXIT_OK;
+	return output_flush() ? EXIT_UNHEALTHY : EXIT_OK;
 }
 
 /* Each frame is of the interval before it. */

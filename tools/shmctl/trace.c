@@ -136,7 +136,7 @@ static int follow(const struct options *options, const struct filter *filter, co
 			if (++n == filter->n_max)
 				return EXIT_OK;
 		}
-		if (fflush(stdout) != 0)
+		if (output_flush() || !output_is_read(0))
 			return EXIT_OK;
 		if (is_interrupted() || monotonic_ns() >= until_ns)
 			return EXIT_OK;
