@@ -20,7 +20,7 @@
 #include "broker/loop.h"
 #include "broker/quota.h"
 #include "shm/atomics.h"
-
+#include "shm/check.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <inf/version.h>
@@ -57,6 +57,7 @@ static struct {
 	uint32_t n_entries; /* of models, in use or used once: the others are not touched */
 	uint64_t start_ticks;
 	uint64_t sessions_ns;	       /* last copy of sessions' figures */
+	uint64_t heads_ns;	       /* last look at how far clients have read */
 	uint64_t n_sessions;	       /* clients: neither who is still connecting, nor who watches */
 	struct inf_stats_session sink; /* for sessions without an entry: written, never read */
 } stats;
@@ -323,7 +324,7 @@ struct inf_stats_session *stats_session_add(struct broker *broker, const struct 
 	entry->connected_ns = broker->now_ns;
 	entry->start = session->start;
 	for (uint32_t i = 0; i < INF_LANES; i++)
-		entry->lanes[i].accepted = entry->lanes[i].posted = entry->lanes[i].consumed = session->start;
+		entry->lanes[i].accepted = entry->lanes[i].posted = session->start;
 	inf_store32_release(&entry->used, 1); /* pairs with shmctl's acquire: the rest is there */
 	inf_store64(&account->file->n_sessions, ++account->n_sessions);
 	return entry;
@@ -389,15 +390,27 @@ static void handles_copy(struct inf_stats_session *entry, const struct session *
 	}
 }
 
-static void session_copy(const struct session *session)
+/* A wrong head is left to intake.c, which judges it when the lane seems full. */
+static void unread_copy(const struct lane *lane)
+{
+	uint64_t head = inf_load64(&lane->session->request->lanes[lane->idx].cq_head.v);
+
+	if (!inf_check_cq_head(head, lane->cq_head, lane->cq.tail))
+		inf_store64(&lane->stats->unread, lane->cq.tail - head);
+}
+
+static void session_copy(const struct session *session, bool with_heads)
 {
 	struct inf_stats_session *entry = session->stats;
 	uint64_t request_bytes = 0, output_bytes = 0, device_bytes = 0;
 
 	regions_copy(entry, session);
 	handles_copy(entry, session);
-	for (uint32_t i = 0; i < session->n_lanes; i++)
+	for (uint32_t i = 0; i < session->n_lanes; i++) {
+		if (with_heads)
+			unread_copy(&session->lanes[i]);
 		inf_store32(&entry->lanes[i].active, session->lanes[i].active);
+	}
 
 	for (uint32_t i = 0; i < INF_REGIONS; i++) {
 		const struct region *region = &session->regions[i];
@@ -420,14 +433,17 @@ static void session_copy(const struct session *session)
 }
 
 /* A thousand idle sessions at every park would cost more than the requests: then it is done ten
- * times a second. */
+ * times a second. What the client wrote is a line that it holds: that is never looked at more often. */
 static void sessions_copy(struct broker *broker)
 {
+	bool with_heads = broker->now_ns - stats.heads_ns >= SESSIONS_EVERY_NS;
 	uint32_t n_left = broker->n_sessions;
 
 	if (n_left > SESSIONS_CHEAP && broker->now_ns - stats.sessions_ns < SESSIONS_EVERY_NS)
 		return;
 	stats.sessions_ns = broker->now_ns;
+	if (with_heads)
+		stats.heads_ns = broker->now_ns;
 	for (uint64_t i = 0; i < broker->config->sessions_max && n_left > 0; i++) {
 		const struct session *session = broker->sessions[i];
 
@@ -435,7 +451,7 @@ static void sessions_copy(struct broker *broker)
 			continue;
 		n_left--;
 		if (session->stats && session->stats != &stats.sink)
-			session_copy(session);
+			session_copy(session, with_heads);
 	}
 }
 

@@ -48,7 +48,6 @@ static inline void stats_lane_hot(const struct lane *lane)
 		return;
 	inf_store64(&lane->stats->accepted, lane->sq.head);
 	inf_store64(&lane->stats->posted, lane->cq.tail);
-	inf_store64(&lane->stats->consumed, lane->cq_head);
 	inf_store32(&lane->stats->in_flight, lane->in_flight);
 }
 

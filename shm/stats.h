@@ -18,7 +18,7 @@
 #include <stdint.h>
 
 #define INF_STATS_MAGIC 0x5441545342464e49ull /* "INFBSTAT" */
-#define INF_STATS_VERSION 4u
+#define INF_STATS_VERSION 5u
 #define INF_STATS_MODELS 64u
 #define INF_STATS_LIMITS 32u
 #define INF_STATS_EVENTS 256u  /* the last ones are kept */
@@ -168,7 +168,7 @@ enum inf_stats_executor {
 struct inf_stats_lane {
 	uint64_t accepted; /* submissions taken out of their slots */
 	uint64_t posted;   /* completions put into theirs */
-	uint64_t consumed; /* completions that the client has read, as last seen */
+	uint64_t unread;   /* of those posted when the front looked, within the last second, the client had not read so many */
 	uint32_t in_flight;
 	uint32_t active; /* 1 = the front looks at it in each turn */
 };

@@ -73,7 +73,7 @@ static void session_fill(struct inf_stats_session *session, uint32_t i, uint64_t
 	session->start = 1000;
 	for (unsigned int k = 0; k < INF_LANES; k++)
 		session->lanes[k] = (struct inf_stats_lane){ .accepted = 1000 + (k < 2) * 50 * step, .posted = 1000 + (k < 2) * 50 * step,
-							     .consumed = 1000 };
+							     .unread = 50 };
 	session->regions[0] = (struct inf_stats_region){ .used = 1, .kind = INF_REGION_REQUEST, .state = 2, .bytes = 1 << 20 };
 	session->handles[0] = (struct inf_stats_handle){ .model = i % N_MODELS + 1, .depth = 8, .n_requests = 100 * step };
 	for (uint64_t k = 0; k < 100 * step; k++)

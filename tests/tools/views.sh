@@ -75,7 +75,7 @@ for i in 1 2 3; do echo $i >&7; done
 answered() { [ "$(grep -cx OK "$RUN/heard")" -eq "$1" ]; }
 check "it has three answers" within 10 answered 3
 id=$("$CTL" sessions -o tsv --no-header | cut -f 1)
-its_figures() { "$CTL" show "$id" -j | tr -d ' \n' | grep -q '"requests":3,.*"accepted":3,"posted":3,"in_flight":0'; }
+its_figures() { "$CTL" show "$id" -j | tr -d ' \n' | grep -q '"requests":3,.*"accepted":3,"posted":3,"in_flight":0,"unread":0'; }
 check "show: they are counted" within 10 its_figures
 json "show" 0 "d['schema'] == 'infbroker.show/1' and (d['id'], d['pid'], d['uid'], d['requests'], d['errors']) == ($id, $client, $(id -u), 3, 0) and
 	d['name'].startswith('ask ') and d['name'].isprintable() and [(m['model'], m['requests']) for m in d['models']] == [('identity:1', 3)] and
@@ -88,8 +88,18 @@ says "show harms no terminal" 0 "^session +$id, pid $client, uid $(id -u), ask [
 says "a session that there is not" 1 'no session 7777 that you may see' "$CTL" show 7777
 json "the same in JSON" 1 "d['exit_status'] == 1" "$CTL" show 7777 -j
 says "a number that is no session's" 2 '4294967297: that is no session' "$CTL" show 4294967297
-says "tabs" 0 "^$id	$client	ask [^	]*	0	3	3	0	[0-3]	(idle|active)\$" "$CTL" rings -o tsv --no-header
+says "tabs" 0 "^$id	$client	ask [^	]*	0	3	3	0	0	(idle|active)\$" "$CTL" rings -o tsv --no-header
 says "and the names of columns" 0 '^session	pid	name	lane	accepted	posted	in_flight	unread	state$' "$CTL" rings -o tsv
+background "$BUILD/infbench" -q -t 60 -w 0 -d 8 sleep >/dev/null
+parent=$LAST # of the one that asks
+has_child() { bench=$(pgrep -P "$parent"); }
+within 10 has_child || not_ok "infbench"
+its_ring() { "$CTL" rings -j | "$PY" -I -c "import json, sys; sys.exit(not any(r['pid'] == $bench and $1 for r in json.load(sys.stdin)['rings']))"; }
+check "a client with eight in flight" within 10 its_ring "r['posted'] > 8"
+kill -STOP "$bench"
+check "which is stopped, and does not read them" within 10 its_ring "r['in_flight'] == 0 and 1 <= r['unread'] <= 8"
+kill -KILL "$bench" "$parent"
+ends "$parent"
 "$CTL" rings --watch=0.05 -j 2>/dev/null | head -n 3 >"$RUN/watched"
 check "--watch: an object a line" "$PY" -I -c 'import json, sys
 lines = open(sys.argv[1]).read().splitlines()

@@ -41,7 +41,7 @@ void rings_add(struct table *table, const struct inf_stats_session *session)
 			cell_n(counted(lane->accepted, session->start)),
 			cell_n(counted(lane->posted, session->start)),
 			cell_n(lane->in_flight),
-			cell_n(counted(lane->posted, lane->consumed)),
+			cell_n(lane->unread),
 			cell_text(lane->active == 1 ? "active" : "idle"),
 		};
 
@@ -64,8 +64,8 @@ const struct command command_rings = {
 	.summary = "the lanes of each session: how far client and broker have come",
 	.usage = "Usage: shmctl rings [-j] [-o tsv] [--no-header] [--watch[=TIME]] [--sort=KEY] [--filter=KEY=TEXT]\n"
 		 "One line per lane of every session that you may see. ACCEPTED is submissions that the broker took out of their slots, POSTED\n"
-		 "answers that it has put into theirs, UNREAD those of them that the client has not read yet, as last seen. The broker looks at an\n"
-		 "active lane in each turn, at an idle one when its client rings.\n",
+		 "answers that it has put into theirs, UNREAD those of them that the client had not read yet within the last second.\n"
+		 "The broker looks at an active lane in each turn, at an idle one when its client rings.\n",
 	.run = run,
 	.options = own_options,
 };
