@@ -46,6 +46,8 @@ if ! "$CTL" latency --source=bpf -d 0.1 2>"$RUN/why" >/dev/null || ! grep -q 'so
 	finish
 fi
 
+says "a closed pipe ends it, though nothing comes" 0 '^0$' bash -c "timeout 20 '$CTL' trace --kernel 2>/dev/null | true; echo \${PIPESTATUS[0]}"
+
 # --- every request, with its time ------------------------------------------------------------------------------------
 
 # trace OPTION... : starts one, and waits until it watches.
